@@ -1,0 +1,178 @@
+"""The one batch type: text, audio and vision sequences with their valid lengths, ids and presence.
+
+A batch is immutable. Everything that changes inputs returns a new one that shares the tensors it did not touch,
+so "is it the same tensor?" is a cheap and exact test for "was this modality changed?".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corruptions.errors import InputError
+
+MODALITIES: tuple[str, str, str] = ("text", "audio", "vision")
+LETTERS: dict[str, str] = {"t": "text", "a": "audio", "v": "vision"}
+
+
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """An input computed from modalities (an explanation made from the audio): lost or swapped when its sources are.
+
+    values: ``(N, ...)``; sources: the modalities it was made from.
+    """
+
+    values: Tensor
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples with three modalities each.
+
+    Args:
+        text: ``(N, T_t, d_t)`` float features, or ``(N, T_t)`` integer token ids.
+        audio: ``(N, T_a, d_a)`` float features.
+        vision: ``(N, T_v, d_v)`` float features.
+        text_lengths, audio_lengths, vision_lengths: ``(N,)`` valid steps; padding follows them. Default: full.
+        ids: N distinct strings. All randomness is keyed by them. Default: ``"0" .. "N-1"``.
+        labels: ``(N,)`` sentiment scores (float) or classes (int); may be left out.
+        groups: N strings, the video of each sample. Default: each sample its own group.
+        present: ``(N, 3)`` bool in the order text, audio, vision: is the modality there? Default: all True.
+        derived: further inputs by name, each with the modalities it was made from.
+
+    Arrays and lists are accepted and converted. Floating features become float32 (float16 too).
+
+    Raises:
+        InputError: shapes that do not agree, lengths outside ``0..T``, ids that repeat.
+
+    >>> batch = Batch(text=np.zeros((2, 4, 3)), audio=np.ones((2, 5, 2)), vision=np.ones((2, 6, 1)))
+    >>> len(batch), batch.audio_lengths.tolist(), batch.present.all().item()
+    (2, [5, 5], True)
+    """
+
+    text: Tensor
+    audio: Tensor
+    vision: Tensor
+    text_lengths: Tensor = None  # type: ignore[assignment]  # filled in by __post_init__
+    audio_lengths: Tensor = None  # type: ignore[assignment]
+    vision_lengths: Tensor = None  # type: ignore[assignment]
+    ids: tuple[str, ...] = None  # type: ignore[assignment]
+    labels: Tensor | None = None
+    groups: tuple[str, ...] = None  # type: ignore[assignment]
+    present: Tensor = None  # type: ignore[assignment]
+    derived: Mapping[str, Derived] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for modality in MODALITIES:
+            object.__setattr__(self, modality, _features(modality, getattr(self, modality)))
+        n, device = len(self.text), self.text.device
+        for modality in MODALITIES:
+            x = getattr(self, modality)
+            if len(x) != n:
+                raise InputError(f"batch: {modality} has {len(x)} samples, text has {n}; they must be the same samples")
+            lengths = _lengths(modality, getattr(self, f"{modality}_lengths"), x)
+            object.__setattr__(self, f"{modality}_lengths", lengths)
+        ids = tuple(map(str, range(n))) if self.ids is None else tuple(map(str, self.ids))
+        if len(ids) != n or len(set(ids)) != n:
+            raise InputError(f"batch: expected {n} distinct ids, got {len(ids)} with {len(set(ids))} distinct")
+        groups = ids if self.groups is None else tuple(map(str, self.groups))
+        if len(groups) != n:
+            raise InputError(f"batch: expected {n} groups, got {len(groups)}")
+        present = torch.ones(n, 3, dtype=torch.bool, device=device) if self.present is None else self.present
+        present = torch.as_tensor(present, device=device).to(torch.bool)
+        if present.shape != (n, 3):
+            raise InputError(
+                f"batch: present must be ({n}, 3) in the order text, audio, vision; got {tuple(present.shape)}"
+            )
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "present", present)
+        if self.labels is not None:
+            labels = torch.as_tensor(self.labels, device=device)
+            labels = labels.to(torch.float32) if labels.is_floating_point() else labels
+            if labels.shape != (n,):
+                raise InputError(f"batch: labels must be ({n},), got {tuple(labels.shape)}")
+            object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def device(self) -> torch.device:
+        return self.text.device
+
+    @property
+    def has_token_text(self) -> bool:
+        """True when text is token ids ``(N, T)``, False when it is features ``(N, T, d)``."""
+        return not self.text.is_floating_point()
+
+    def features(self, modality: str) -> Tensor:
+        """The tensor of one modality, ``(N, T_m, d_m)`` (token ids: ``(N, T_t)``)."""
+        x: Tensor = getattr(self, modality)
+        return x
+
+    def lengths(self, modality: str) -> Tensor:
+        """Valid steps per sample, ``(N,)`` int64."""
+        lengths: Tensor = getattr(self, f"{modality}_lengths")
+        return lengths
+
+    def valid(self, modality: str) -> Tensor:
+        """``(N, T_m)`` bool: True on valid steps, False on padding."""
+        steps = torch.arange(self.features(modality).shape[1], device=self.device)
+        return steps[None, :] < self.lengths(modality)[:, None]
+
+    def replace(self, **changes: Any) -> Batch:
+        """A batch with some fields replaced; all others are shared, not copied."""
+        return replace(self, **changes)
+
+    def select(self, index: Sequence[int] | Tensor | np.ndarray[Any, Any]) -> Batch:
+        """The samples at these positions (int) or under this mask (bool), in the order given."""
+        rows = torch.as_tensor(np.asarray(index) if not isinstance(index, Tensor) else index).to(self.device)
+        rows = rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows.to(torch.int64)
+        order = rows.tolist()
+        tensors = {name: getattr(self, name).index_select(0, rows) for name in _TENSOR_FIELDS}
+        return Batch(
+            **tensors,
+            ids=tuple(self.ids[i] for i in order),
+            groups=tuple(self.groups[i] for i in order),
+            labels=None if self.labels is None else self.labels.index_select(0, rows),
+            derived={k: Derived(d.values.index_select(0, rows), d.sources) for k, d in self.derived.items()},
+        )
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return self.replace(
+            **{name: getattr(self, name).to(device) for name in _TENSOR_FIELDS},
+            labels=None if self.labels is None else self.labels.to(device),
+            derived={k: Derived(d.values.to(device), d.sources) for k, d in self.derived.items()},
+        )
+
+
+_TENSOR_FIELDS = (*MODALITIES, *(f"{m}_lengths" for m in MODALITIES), "present")
+
+
+def _features(modality: str, values: Any) -> Tensor:
+    x: Tensor = torch.as_tensor(values)
+    if x.is_floating_point() or modality != "text":
+        x = x.to(torch.float32)
+    expected = 3 if x.is_floating_point() else 2
+    if x.ndim != expected:
+        what = "(N, T, d) features" + (" or (N, T) token ids" if modality == "text" else "")
+        raise InputError(f"batch: {modality} must be {what}, got shape {tuple(x.shape)}")
+    return x
+
+
+def _lengths(modality: str, given: Any, x: Tensor) -> Tensor:
+    n, steps = x.shape[:2]
+    if given is None:
+        return torch.full((n,), steps, dtype=torch.int64, device=x.device)
+    lengths: Tensor = torch.as_tensor(given, device=x.device).to(torch.int64)
+    if lengths.shape != (n,) or (n and not (int(lengths.min()) >= 0 and int(lengths.max()) <= steps)):
+        raise InputError(f"batch: {modality}_lengths must be {n} whole numbers between 0 and {steps}")
+    return lengths

@@ -1,0 +1,152 @@
+"""What a stressor did to a batch: changed features, and where each modality of each sample now comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from corruptions.batch import MODALITIES, Batch, Derived
+from corruptions.errors import InputError
+from corruptions.reference import Reference
+
+CLS, SEP, MASK, UNK = 101, 102, 103, 100  # ids of the BERT vocabularies
+FILLS = ("auto", "zeros", "mask", "unk", "mean")
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A batch after feature-level changes, and the steps it lost. lost: ``(N, T_m)`` bool per modality touched."""
+
+    batch: Batch
+    lost: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Where each modality of each sample comes from, in the order text, audio, vision.
+
+    lost: ``(N, 3)`` bool, the modality is gone. donor: ``(N, 3)`` int64, the pool's sample it was swapped with (-1:
+    none). skipped: hosts that were to be swapped but lack the modality or find no donor.
+    """
+
+    lost: Tensor
+    donor: Tensor
+    skipped: int = 0
+
+    @classmethod
+    def untouched(cls, batch: Batch) -> Sources:
+        shape = (len(batch), 3)
+        return cls(
+            torch.zeros(shape, dtype=torch.bool, device=batch.device),
+            torch.full(shape, -1, dtype=torch.int64, device=batch.device),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Corruption:
+    """A corrupted input in its parts. ``batch`` puts them together; encode-once runners need not.
+
+    clean: the batch as it came; features: after feature-level changes; sources: whole-modality changes;
+    told: whether ``present`` becomes False where a modality is lost; pool: where donors come from.
+    """
+
+    clean: Batch
+    features: Features
+    sources: Sources
+    told: bool
+    fill: str = "auto"
+    pool: Batch | None = None
+    reference: Reference | None = None
+
+    @cached_property
+    def present(self) -> Tensor:
+        """What the model is told: ``(N, 3)`` bool."""
+        return self.clean.present & ~self.sources.lost if self.told else self.clean.present
+
+    @cached_property
+    def batch(self) -> Batch:
+        batch, sources = self.features.batch, self.sources
+        if bool((sources.donor >= 0).any()):
+            batch = _swap(batch, self.pool if self.pool is not None else self.clean, sources.donor)
+        if bool(sources.lost.any()):
+            batch = _lose(batch, sources.lost, self.fill, self.reference)
+        return batch if self.present is batch.present else batch.replace(present=self.present)
+
+
+def maskable(batch: Batch, modality: str) -> Tensor:
+    """Steps that may be masked: valid ones, without [CLS] and [SEP] where text is token ids. ``(N, T_m)`` bool."""
+    steps = batch.valid(modality)
+    if modality == "text" and batch.has_token_text:
+        steps = steps & (batch.text != CLS) & (batch.text != SEP)
+    return steps
+
+
+def fill_steps(batch: Batch, modality: str, lost: Tensor, fill: str, reference: Reference | None) -> Tensor:
+    """The modality's tensor with the lost steps, ``(N, T_m)`` bool, filled. Zeros are zeros of the raw features."""
+    x = batch.features(modality)
+    if not x.is_floating_point():
+        return torch.where(lost, torch.full_like(x, _token(fill)), x)
+    if fill == "mean":
+        if reference is None:
+            raise InputError("fill=mean needs the training means: pass reference=Reference.fit(train_batch)")
+        return torch.where(lost[:, :, None], reference.mean[modality].to(x.device), x)
+    if modality == "text" and fill in ("mask", "unk"):
+        raise InputError(f"fill={fill} needs text as token ids; this text is features (use zeros or mean)")
+    return x.masked_fill(lost[:, :, None], 0.0)
+
+
+def _token(fill: str) -> int:
+    tokens = {"auto": MASK, "mask": MASK, "unk": UNK}
+    if fill not in tokens:
+        raise InputError(f"fill={fill} needs features; this text is token ids (use mask or unk)")
+    return tokens[fill]
+
+
+def _lose(batch: Batch, lost: Tensor, fill: str, reference: Reference | None) -> Batch:
+    changes = {}
+    for i, modality in enumerate(MODALITIES):
+        if bool(lost[:, i].any()):
+            steps = maskable(batch, modality) & lost[:, i, None]
+            changes[modality] = fill_steps(batch, modality, steps, fill, reference)
+    derived = {}
+    for name, d in batch.derived.items():
+        gone = lost[:, [MODALITIES.index(source) for source in d.sources]].any(1)
+        derived[name] = Derived(d.values.masked_fill(gone.view(-1, *[1] * (d.values.ndim - 1)), 0), d.sources)
+    return batch.replace(**changes, derived=derived)
+
+
+def _swap(batch: Batch, pool: Batch, donor: Tensor) -> Batch:
+    """Rows of the pool put in place of the hosts' modalities; the donor's length comes along."""
+    changes: dict[str, Tensor] = {}
+    for i, modality in enumerate(MODALITIES):
+        hosts = (donor[:, i] >= 0).nonzero().squeeze(1)
+        if not len(hosts):
+            continue
+        x, theirs = batch.features(modality), pool.features(modality)
+        x, theirs = _same_steps(x, theirs)
+        changes[modality] = x.index_copy(0, hosts, theirs[donor[hosts, i]])
+        lengths = batch.lengths(modality).index_copy(0, hosts, pool.lengths(modality)[donor[hosts, i]])
+        changes[f"{modality}_lengths"] = lengths
+    derived = {}
+    for name, d in batch.derived.items():
+        columns = donor[:, [MODALITIES.index(source) for source in d.sources]].max(1).values
+        hosts = (columns >= 0).nonzero().squeeze(1)
+        theirs = pool.derived[name].values[columns[hosts]]
+        derived[name] = Derived(d.values.index_copy(0, hosts, theirs), d.sources)
+    return batch.replace(**changes, derived=derived)
+
+
+def _same_steps(x: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Both padded at the end to the longer of the two."""
+    steps = max(x.shape[1], theirs.shape[1])
+    return _padded(x, steps), _padded(theirs, steps)
+
+
+def _padded(x: Tensor, steps: int) -> Tensor:
+    if x.shape[1] == steps:
+        return x
+    return torch.cat([x, x.new_zeros(len(x), steps - x.shape[1], *x.shape[2:])], 1)

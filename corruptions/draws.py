@@ -1,0 +1,94 @@
+"""The random numbers that one seed gives the samples of a batch.
+
+A draw is keyed by (seed, sample id, modality, purpose), never by position, and never by severity: a token masked at
+0.2 is still masked at 0.4, and noise at 0.4 is the noise at 0.2 doubled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corruptions.batch import MODALITIES, Batch
+from corruptions.keyed_random import key_of, normals, philox, uniforms
+
+
+class Draws:
+    """Uniforms and normals for the samples of one batch, made on the CPU once and kept on the batch's device.
+
+    Args:
+        seed: the corruption seed (PROTOCOLS: seeds are 1111, 1112, ...).
+        batch: whose samples; only ids, shapes and device are kept.
+
+    >>> batch = Batch(text=np.zeros((2, 3, 1)), audio=np.zeros((2, 3, 1)), vision=np.zeros((2, 3, 1)), ids=("a", "b"))
+    >>> both, only_b = Draws(1111, batch), Draws(1111, batch.select([1]))
+    >>> bool(both.steps("mask", "text")[1].equal(only_b.steps("mask", "text")[0]))
+    True
+    """
+
+    def __init__(self, seed: int, batch: Batch) -> None:
+        self.seed = seed
+        self.ids = batch.ids
+        self.device = batch.device
+        self._shapes = {m: tuple(batch.features(m).shape[1:]) for m in MODALITIES}
+        self._made: dict[tuple[str, ...], Tensor] = {}
+
+    def uniform(self, purpose: str, modality: str = "") -> Tensor:
+        """One uniform in (0, 1) per sample (and modality, when named): ``(N,)`` float64."""
+        return self._once(("uniform", purpose, modality), lambda: self._uniform(purpose, modality, 1).squeeze(1))
+
+    def steps(self, purpose: str, modality: str) -> Tensor:
+        """One uniform per step: ``(N, T_m)`` float64. Step t's value does not depend on the padding."""
+        count = self._shapes[modality][0]
+        return self._once(("steps", purpose, modality), lambda: self._uniform(purpose, modality, count))
+
+    def normal(self, purpose: str, modality: str) -> Tensor:
+        """One standard normal per step and feature: ``(N, T_m, d_m)`` float32."""
+        return self._once(("normal", purpose, modality), lambda: self._normal(purpose, modality))
+
+    def pairs(self, purpose: str, hosts: Sequence[int], donor_ids: Sequence[str]) -> NDArray[np.float64]:
+        """One uniform per (host, donor) pair, keyed by both ids: ``(len(hosts), len(donor_ids))`` on the CPU."""
+        donors = np.array([key_of("donor", donor) for donor in donor_ids], dtype=np.uint64)
+        words = philox(self._keys(purpose, "", [self.ids[i] for i in hosts]), donors)
+        pairs: NDArray[np.float64] = (words[0] * 2.0**21 + (words[1] >> np.uint64(11)) + 0.5) * 2.0**-53
+        return pairs
+
+    def _once(self, name: tuple[str, ...], make: Callable[[], Tensor]) -> Tensor:
+        if name not in self._made:
+            self._made[name] = make().to(self.device)
+        return self._made[name]
+
+    def _keys(self, purpose: str, modality: str, ids: Sequence[str]) -> NDArray[np.uint64]:
+        return np.array([key_of(self.seed, i, modality, purpose) for i in ids], dtype=np.uint64)
+
+    def _uniform(self, purpose: str, modality: str, count: int) -> Tensor:
+        return torch.from_numpy(uniforms(self._keys(purpose, modality, self.ids), count))
+
+    def _normal(self, purpose: str, modality: str) -> Tensor:
+        shape = self._shapes[modality]
+        values = normals(self._keys(purpose, modality, self.ids), int(np.prod(shape)))
+        return torch.from_numpy(values).view(len(self.ids), *shape)
+
+
+class GeneratorDraws(Draws):
+    """Fresh draws from a ``torch.Generator``, on its own device: for training, where no two batches should agree."""
+
+    def __init__(self, generator: torch.Generator, batch: Batch) -> None:
+        super().__init__(0, batch)
+        self._generator = generator
+
+    def _uniform(self, purpose: str, modality: str, count: int) -> Tensor:
+        generator = self._generator
+        return torch.rand(len(self.ids), count, generator=generator, device=generator.device, dtype=torch.float64)
+
+    def _normal(self, purpose: str, modality: str) -> Tensor:
+        shape = (len(self.ids), *self._shapes[modality])
+        return torch.randn(shape, generator=self._generator, device=self._generator.device)
+
+    def pairs(self, purpose: str, hosts: Sequence[int], donor_ids: Sequence[str]) -> NDArray[np.float64]:
+        values = torch.rand(len(hosts), len(donor_ids), generator=self._generator, device=self._generator.device)
+        return values.cpu().numpy().astype(np.float64)

@@ -1,0 +1,122 @@
+"""What a model is here: an encoder per modality and a fusion of what they give.
+
+``encode`` is modality-separable (h_m depends on modality m alone) and ``fuse`` is the rest, so that whole-modality
+stresses run the encoders once and only fuse per severity. With modality m told absent, nothing depends on x_m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from corruptions import MODALITIES, Batch
+
+Part = dict[str, Tensor]
+"""What one modality's encoder gives: named tensors, each with N rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """The encoded modalities, one Part each."""
+
+    text: Part
+    audio: Part
+    vision: Part
+
+    def part(self, modality: str) -> Part:
+        part: Part = getattr(self, modality)
+        return part
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """Predictions and what a paper plots beside them.
+
+    prediction: ``(N,)`` sentiment scores (or ``(N, C)`` logits of a classification head).
+    extras: per-sample tensors ``(N,)`` or ``(N, k)``: routing weights, quality scores, expert outputs, log-variance.
+        An extra named ``for_<metric>`` is the prediction that this metric should use instead (the oracle's way).
+    """
+
+    prediction: Tensor
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model must know of the data to be built: feature dimensions, the label range, the number of classes."""
+
+    dims: tuple[int, int, int]
+    label_range: tuple[float, float] = (-3.0, 3.0)
+    num_classes: int = 0  # 0: regression
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How a paper trains its model. lr is the peak rate, grad_clip the threshold on the total norm (0: off)."""
+
+    optimizer: str = "adam"  # adam | adamw
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    batch_size: int = 32
+    epochs: int = 30
+    grad_clip: float = 0.0
+    schedule: str = "constant"  # constant | cosine (to zero over all epochs, one step a batch)
+
+
+class MSAModel(nn.Module):
+    """Base of the models trained here. A subclass sets the class attributes and writes three methods.
+
+    ``config`` is the model's own frozen dataclass; ``presets`` names ready ones (the papers' per dataset, and a small
+    ``synth``). ``version`` goes into every cell's key: raise it when outputs change for the same weights.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+    config_class: ClassVar[type[Any]]
+    presets: ClassVar[Mapping[str, Any]]
+    optimisation: ClassVar[Mapping[str, Optimisation]]
+
+    def __init__(self, spec: InputSpec, config: Any) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config
+
+    def encode_modality(self, modality: str, x: Tensor, lengths: Tensor) -> Part:
+        """h_m of one modality. x: ``(N, T_m, d_m)`` raw features; lengths: ``(N,)``. Padding must not matter."""
+        raise NotImplementedError
+
+    def fuse(self, encoded: Encoded, present: Tensor) -> Output:
+        """The prediction from encoded modalities and what is told of their presence, ``(N, 3)`` bool."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The training objective under "total" (a scalar to differentiate) and its terms by the paper's names."""
+        raise NotImplementedError
+
+    def fit_statistics(self, train: Batch) -> None:
+        """Take what the model needs from the training split (standardisation). Called once, before training."""
+
+    def encode(self, batch: Batch) -> Encoded:
+        """All three halves. What is told absent enters as a single step of zeros, whatever the batch holds there."""
+        parts: dict[str, Part] = {}
+        for i, modality in enumerate(MODALITIES):
+            x, lengths = batch.features(modality), batch.lengths(modality)
+            told = batch.present[:, i]
+            if not bool(told.all()):
+                keep = told.view(-1, *[1] * (x.ndim - 1))
+                x = torch.where(keep, x, torch.zeros_like(x))
+                lengths = torch.where(told, lengths, torch.ones_like(lengths))
+            parts[modality] = self.encode_modality(modality, x, lengths)
+        return Encoded(**parts)
+
+    def forward(self, batch: Batch) -> Output:
+        return self.fuse(self.encode(batch), batch.present)
+
+    def arguments(self) -> dict[str, Any]:
+        """What rebuilds this model: JSON values, part of the checkpoint's identity."""
+        return {"spec": asdict(self.spec), "config": asdict(self.config)}
