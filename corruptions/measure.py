@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corruptions.batch import MODALITIES
+from corruptions.batch import MODALITIES, Batch
 from corruptions.corruption import Corruption, maskable
 from corruptions.draws import Draws
 from corruptions.grid import Point
@@ -36,7 +36,7 @@ def realised(corruption: Corruption) -> dict[str, float | None]:
         steps = maskable(clean, modality) & available[:, None]
         gone = corruption.features.lost.get(modality, torch.zeros_like(steps)) & steps
         gone = gone | (steps & sources.lost[:, i, None])
-        facts[f"absent_{letter}"] = 1.0 - n_share(available)
+        facts[f"absent_{letter}"] = 1.0 - _share(available)
         facts[f"lost_{letter}"] = float((sources.lost[:, i] & available).sum()) / n
         facts[f"swapped_{letter}"] = float((sources.donor[:, i] >= 0).sum()) / n
         facts[f"steps_{letter}"] = float(gone.sum()) / max(1, int(steps.sum()))
@@ -45,7 +45,7 @@ def realised(corruption: Corruption) -> dict[str, float | None]:
     return facts
 
 
-def n_share(mask: Tensor) -> float:
+def _share(mask: Tensor) -> float:
     return float(mask.to(torch.float64).mean()) if len(mask) else 0.0
 
 
@@ -61,19 +61,27 @@ def _noise_db(corruption: Corruption, modality: str, steps: Tensor) -> float | N
     return float(10 * torch.log10(noise / signal))
 
 
+def probe_of(batch: Batch) -> Batch:
+    """The fixed 64 samples (chosen by id) whose corrupted values enter the digest, on the CPU."""
+    order = sorted(range(len(batch)), key=lambda i: (key_of("probe", batch.ids[i]), batch.ids[i]))
+    return batch.select(order[:PROBE]).to("cpu")
+
+
 def input_digest(
     data: str,
     stress: Stress,
     point: Point,
-    seed: int,
+    seed: int | None,
     corruption: Corruption,
     pool: str,
     reference: Reference | None,
+    probe: tuple[Batch, Draws] | None = None,
 ) -> str:
     """sha256 (hex) of a cell's input, the same for every model, device, batch size and order of samples.
 
     Over: the data's fingerprint, the stressor's name, version and parameters, pool, reference, severity, seed, all
     masks, patterns and donors, and the corrupted values of a fixed probe of 64 samples computed on the CPU.
+    ``probe``: ``probe_of(batch)`` and its draws, for a caller that makes many digests from one seed.
     """
     stressor = stress.stressor
     fitted = reference.fingerprint if reference is not None and stressor.needs_reference else ""
@@ -99,11 +107,11 @@ def input_digest(
     donor = corruption.sources.donor[order].cpu()
     ids = (corruption.pool or clean).ids
     digest.update("\0".join("" if j < 0 else ids[j] for j in donor.flatten().tolist()).encode())
-    probe = sorted(range(len(clean)), key=lambda i: (key_of("probe", clean.ids[i]), clean.ids[i]))[:PROBE]
-    part = clean.select(probe).to("cpu")
+    part = probe_of(clean) if probe is None else probe[0]
+    draws = Draws(seed or 0, part) if probe is None else probe[1]
     pool_batch = (corruption.pool or clean).to("cpu") if stressor.uses_pool else None
     fit = None if reference is None else reference.to("cpu")
-    values = stress.apply(part, point, Draws(seed, part), fit, pool_batch).batch
+    values = stress.apply(part, point, draws, fit, pool_batch).batch
     for modality in MODALITIES:
         _add(digest, values.lengths(modality))
         _add(digest, values.features(modality)[values.valid(modality)])

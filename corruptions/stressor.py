@@ -56,6 +56,7 @@ class Stressor:
     axes: severity axes (none: the axis is the available set). default_grid: as in its paper.
     told: are models told what is lost? option_table: parameters by name.
     needs_reference, uses_pool: what it must be given. touches_features: does it change anything inside a modality?
+    random: False when there is nothing to draw, so that one seed is as good as ten.
     """
 
     name: ClassVar[str]
@@ -69,6 +70,7 @@ class Stressor:
     needs_reference: ClassVar[bool] = False
     uses_pool: ClassVar[bool] = False
     touches_features: ClassVar[bool] = False
+    random: ClassVar[bool] = True
 
     def features(
         self,

@@ -42,6 +42,7 @@ class MissingFixed(Stressor):
 
     name = "missing-fixed"
     axes = ()
+    random = False
     default_grid = ",".join(SUBSETS)
     told = True
     summary = "only a fixed set of modalities is available"

@@ -1,0 +1,261 @@
+"""The main job as one function: models x stresses x severities x seeds, to curves and nAUC tables."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from corruptions import Batch, InputError, Protocol, Stress
+from robustbench_msa.analysis.tables import derive
+from robustbench_msa.data.dataset import SPLITS, Dataset
+from robustbench_msa.data.registry import load_dataset
+from robustbench_msa.evaluation import subjects
+from robustbench_msa.evaluation.cells import FIRST_SEED, Request, plan
+from robustbench_msa.evaluation.execute import Progress, Tally, execute
+from robustbench_msa.evaluation.inputs import Inputs
+from robustbench_msa.evaluation.records import recall, remember
+from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
+from robustbench_msa.evaluation.store import Store
+from robustbench_msa.models.checkpoint import check_fits, find_checkpoints, read_checkpoint
+from robustbench_msa.models.registry import REFERENCES, model_class
+from robustbench_msa.version import __version__
+
+Names = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A run's folder and what became of its cells. The tables are read when asked for."""
+
+    out: Path
+    tally: Tally
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row per metric in a cell; a null seed is the mean over corruption seeds."""
+        return _frame(Store(self.out).read_table("curves", CURVES))
+
+    @cached_property
+    def nauc(self) -> pd.DataFrame:
+        """One row per metric over a grid."""
+        return _frame(Store(self.out).read_table("nauc", NAUC))
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per cell: input digest, realised rates."""
+        return _frame(Store(self.out).read_table("cells", CELLS))
+
+
+def benchmark(
+    model: Names = (),
+    stress: Names = (),
+    grid: str | None = None,
+    *,
+    protocol: str | None = None,
+    checkpoint: str | Path | Sequence[str | Path] = (),
+    recipe: str = "clean",
+    train_seed: int | str = FIRST_SEED,
+    dataset: str | Dataset = "synth",
+    data: str | Path | None = None,
+    split: str = "test",
+    seeds: int = 3,
+    device: str = "auto",
+    batch_size: int = 256,
+    out: str | Path | None = None,
+    references: bool = True,
+    command: str = "robustbench_msa.benchmark(...)",
+    started: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Run models over severity grids and keep everything in one folder. The same call continues where it stopped.
+
+    Args:
+        model: names of registered models; each means the checkpoint of this dataset, recipe and train_seed.
+        stress: stresses, with parameters after a colon; grid: for exactly one stress (default: its paper's grid).
+        protocol: a named protocol, or a path ending in .toml, instead of stress and grid.
+        checkpoint: folders with config.json and model.safetensors.
+        recipe, train_seed: which checkpoint of a model ("all": every training seed there is).
+        dataset, data: a registered name with its file, or a Dataset.
+        split: train, valid or test.
+        seeds: N corruption seeds, 1111 to 1110 + N.
+        device: auto, cpu or cuda.
+        out: the run's folder (default: reports/<dataset>-<stress or protocol>).
+        references: also run chance, and the oracle where there is one.
+        command: what was typed, for the manifest.
+        started: called once with the number of cells to compute, before the first; progress: after each cell.
+
+    Raises:
+        InputError: anything that cannot be used. Nothing is written then.
+    """
+    where = resolve_device(device)
+    requests, protocol_text = _requests(_names(stress), grid, protocol, seeds)
+    loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, None if data is None else Path(data))
+    if split not in SPLITS:
+        raise InputError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
+    if batch_size < 1:
+        raise InputError(f"batch size: expected 1 or more, got {batch_size}")
+    candidates = _candidates(_names(model), _paths(checkpoint), recipe, train_seed, loaded, str(where), references)
+    folder = Path(out) if out is not None else default_out(loaded.name, split, requests, protocol)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder}: a file is in the way; expected a folder")
+
+    inputs = Inputs(loaded, split, where)
+    store = Store(folder)
+    cells = plan([c.subject for c in candidates], inputs.setting, requests)
+    for request in requests:  # parameters that do not fit the data show here, before anything is written
+        _try_out(request, inputs)
+    planned = remember(store, cells, requests, inputs.setting, _about(loaded, candidates, protocol_text, command))
+    if started is not None:
+        started(len(cells) - len(store.done(cell.key for cell in cells)))
+    tally = execute(cells, store, {c.subject.checkpoint: c.load for c in candidates}, inputs, batch_size, progress)
+    derive(store, planned)
+    return Benchmark(folder, tally)
+
+
+def open_run(folder: str | Path) -> Benchmark:
+    """A run that is already there, as far as it has come."""
+    store = Store(Path(folder))
+    planned = recall(store)
+    done, failed = store.done(c.key for c in planned.cells), store.failures()
+    return Benchmark(store.root, Tally(len(planned.cells), len(done), 0, len(failed)))
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto, cpu or cuda. TF32 is switched off: the numerics policy is exact float32."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device: expected auto, cpu or cuda; got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda was asked for, but this torch sees no CUDA device (use --device cpu or auto)")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def default_out(dataset: str, split: str, requests: Iterable[Request], protocol: str | None) -> Path:
+    """``reports/<dataset>-<stress or protocol>``, with the split when it is not the test split; no time in it."""
+    what = Path(protocol).stem if protocol else "+".join(request.stress.label for request in requests)
+    name = "-".join([dataset, what, *([] if split == "test" else [split])])
+    return Path("reports") / re.sub(r"[^\w.+-]+", "-", name)
+
+
+def _try_out(request: Request, inputs: Inputs) -> Batch:
+    """The last point of a request on a few samples. Raises InputError when its parameters do not fit the data."""
+    probe, draws = inputs.probe, inputs.probe_draws(FIRST_SEED)
+    return request.stress.apply(probe, request.grid.points[-1], draws, inputs.reference.to("cpu"), probe).batch
+
+
+def _requests(
+    stresses: list[str], grid: str | None, protocol: str | None, seeds: int
+) -> tuple[list[Request], str | None]:
+    if seeds < 1:
+        raise InputError(f"seeds: expected 1 or more, got {seeds}")
+    drawn = tuple(range(FIRST_SEED, FIRST_SEED + seeds))
+    if protocol is not None:
+        if stresses or grid:
+            raise InputError("a protocol brings its own stresses and grids: give --protocol, or --stress with --grid")
+        named = Protocol.load(protocol)
+        return [Request(s, g, drawn) for s, g in named.stresses], named.text
+    if not stresses:
+        raise InputError(
+            "nothing to run: give --stress (msabench list stresses) or --protocol (msabench list protocols)"
+        )
+    if grid is not None and len(stresses) != 1:
+        raise InputError(
+            f"--grid needs exactly one --stress, got {len(stresses)}; leave it out to use each paper's grid"
+        )
+    parsed = [Stress.parse(text) for text in stresses]
+    return [Request(stress, stress.grid(grid), drawn) for stress in parsed], None
+
+
+def _candidates(
+    models: list[str],
+    paths: list[Path],
+    recipe: str,
+    train_seed: int | str,
+    dataset: Dataset,
+    device: str,
+    references: bool,
+) -> list[subjects.Candidate]:
+    if not models and not paths:
+        raise InputError("no model: give --model NAME (msabench list models) or --checkpoint FOLDER")
+    given = [read_checkpoint(path) for path in paths]
+    for checkpoint in given:
+        if models and checkpoint.model not in models:
+            raise InputError(f"{checkpoint.path} holds a {checkpoint.model}, but --model says {', '.join(models)}")
+    for name in models:
+        if name not in REFERENCES:
+            model_class(name)  # an unknown name is said before a missing checkpoint
+    found = list(given)
+    for name in models:
+        if name not in REFERENCES and name not in {checkpoint.model for checkpoint in given}:
+            found += find_checkpoints(name, dataset.name, recipe, train_seed)
+    for checkpoint in found:
+        check_fits(checkpoint, dataset)
+    candidates = [subjects.from_checkpoint(checkpoint, device) for checkpoint in found]
+    if references or "chance" in models:
+        candidates.append(subjects.chance(dataset))
+    if "oracle" in models or (references and subjects.has_oracle(dataset)):
+        candidates.append(subjects.oracle(dataset))
+    return candidates
+
+
+def _about(
+    dataset: Dataset, candidates: list[subjects.Candidate], protocol: str | None, command: str
+) -> dict[str, Any]:
+    return {
+        "command": command,
+        "checkpoints": {c.subject.checkpoint: c.about for c in candidates},
+        "dataset": {"notes": list(dataset.notes), "parameters": dict(dataset.parameters), "text_at": dataset.text_at},
+        "profile": dataset.profile,
+        "protocol": protocol,
+        "commit": git_commit(),
+        "versions": {
+            "msabench": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "pandas": pd.__version__,
+            "pyarrow": pa.__version__,
+        },
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this package runs from; None for an installed one."""
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _names(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+
+def _paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """pandas with nullable integers, so that a null seed is not a NaN float."""
+    frame: pd.DataFrame = table.to_pandas()
+    whole = [f.name for f in table.schema if pa.types.is_integer(f.type)]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+__all__ = ["Benchmark", "benchmark", "default_out", "git_commit", "open_run", "resolve_device"]

@@ -1,0 +1,101 @@
+"""``msabench list``: what there is to type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List models, datasets, stresses, protocols or checkpoints.")
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """Models that can be trained and evaluated, and the references."""
+    from robustbench_msa.models.registry import describe
+
+    _show(describe(), ["name", "paper", "presets"], as_json)
+
+
+@app.command()
+def datasets(as_json: Json = False) -> None:
+    """Datasets by name; all but synth need --data PATH."""
+    from robustbench_msa.data.registry import DATASETS
+
+    _show([{"name": name, "what": what} for name, what in DATASETS.items()], ["name", "what"], as_json)
+
+
+@app.command()
+def stresses(as_json: Json = False) -> None:
+    """Stressors with their severity axes, default grids and parameters."""
+    from corruptions.registry import describe
+
+    _show(describe(), ["name", "axis", "default_grid", "told", "parameters", "summary"], as_json)
+
+
+@app.command()
+def protocols(as_json: Json = False) -> None:
+    """Named protocols: lists of stresses with grids."""
+    from corruptions.protocols import Protocol, shipped
+
+    rows = []
+    for name in shipped():
+        protocol = Protocol.load(name)
+        stress = "\n".join(f"{stress.label} {grid}" for stress, grid in protocol.stresses)
+        rows.append(
+            {"name": name, "version": protocol.version, "stresses": stress, "description": protocol.description}
+            | {"reference": protocol.reference}
+        )
+    _show(rows, ["name", "version", "stresses", "description"], as_json)
+
+
+@app.command()
+def checkpoints(as_json: Json = False) -> None:
+    """Checkpoints found under ./checkpoints, $MSABENCH_CHECKPOINTS and those that came with the package."""
+    import sys
+
+    from robustbench_msa.models.checkpoint import list_checkpoints
+
+    found, unreadable = list_checkpoints()
+    rows = [
+        {
+            "dataset": c.dataset,
+            "model": c.model,
+            "recipe": c.recipe,
+            "seed": c.train_seed,
+            "valid MAE": c.config["validation"].get("mae"),
+            "valid Corr": c.config["validation"].get("corr"),
+            "parameters": c.config["parameters"],
+            "path": str(c.path),
+        }
+        for c in found
+    ]
+    _show(rows, ["dataset", "model", "recipe", "seed", "valid MAE", "valid Corr", "parameters", "path"], as_json)
+    for line in unreadable:
+        print(f"msabench: skipped: {line}", file=sys.stderr)
+
+
+def _show(rows: Sequence[Any], columns: list[str], as_json: bool) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from robustbench_msa.cli.display import console, print_json
+
+    if as_json:
+        print_json([dict(row) for row in rows])
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        numbers = bool(rows) and all(isinstance(row[column], int | float) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(row[column]) for column in columns))
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)

@@ -1,0 +1,75 @@
+"""``msabench``: the command line. Parses, calls, prints; one file a verb; heavy imports wait inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from robustbench_msa.cli import leaderboard, listing, plot, run, status, train
+
+app = typer.Typer(
+    name="msabench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="How does a multimodal sentiment model degrade when its inputs do, and is it really better than that one?",
+    epilog=(
+        "Start here:  msabench run --model qa_moe --stress missing --grid 0:0.8:0.2\n\n"
+        "Exit codes: 0 complete, 2 bad input, 3 incomplete (the same command continues), 1 a bug."
+    ),
+)
+app.command("run", epilog=run.EPILOG)(run.run)
+app.command("train")(train.train)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.add_typer(plot.app, name="plot")
+app.add_typer(listing.app, name="list")
+app.command("status")(status.status)
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one line and exit code 2, never a traceback."""
+    try:
+        code = app(prog_name="msabench", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        _say("stopped; what was finished is kept, the same command continues")
+        code = 3
+    except BrokenPipeError:  # the reader of our output went away (msabench list ... | head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        code = _failed(error)
+    sys.exit(code or 0)
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong in one line, and the exit code that goes with it."""
+    if hasattr(error, "format_message"):  # typer's own: unknown option, missing argument, bad value
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        if message := error.format_message():  # empty where the help was printed instead
+            _say(f"{message}{hint}")
+        return 2
+    from corruptions.errors import InputError
+
+    if os.environ.get("MSABENCH_DEBUG"):
+        raise error
+    if isinstance(error, InputError):
+        _say(str(error))
+        return 2
+    if isinstance(error, OSError):
+        _say(f"{error.strerror or error}: {error.filename or 'no path given'}; what was finished is kept")
+        return 3
+    _say(f"a bug: {type(error).__name__}: {error} (set MSABENCH_DEBUG=1 to see where, and please report it)")
+    return 1
+
+
+def _say(message: str) -> None:
+    print("msabench: " + " ".join(message.split()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""``msabench run``: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from robustbench_msa.benchmark import Benchmark
+
+EPILOG = """Examples:
+
+msabench run --model qa_moe --stress missing --grid 0:0.8:0.2
+
+msabench run --model qa_moe --model rider_moe --recipe spectrum --protocol rider --seeds 5
+
+msabench run --model qa_moe --dataset mosi --data aligned_50.pkl --protocol qa_moe
+
+The same command continues a run that was stopped; a larger grid or more seeds compute only the difference."""
+
+
+def run(
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="A model's name; repeat for several.", metavar="NAME")
+    ] = None,
+    stress: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stress", "-s", help="A stress, parameters after a colon; repeat for several.", metavar="NAME[:k=v]"
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            "--grid", "-g", help="Severities: 0:0.8:0.2, 0,0.25,1 or AxB; default the paper's.", metavar="GRID"
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", "-p", help="A named protocol, or a .toml file.", metavar="NAME")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", "-c", help="A folder with config.json and model.safetensors.", metavar="FOLDER"),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="How the checkpoint was trained.", metavar="NAME")] = "clean",
+    train_seed: Annotated[str, typer.Option(help="Its training seed, or all.", metavar="SEED")] = "1111",
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset's name.", metavar="NAME")] = "synth",
+    data: Annotated[Path | None, typer.Option(help="The dataset's file.", metavar="PATH")] = None,
+    split: Annotated[str, typer.Option(help="train, valid or test.", metavar="SPLIT")] = "test",
+    seeds: Annotated[int, typer.Option(help="Number of corruption seeds (1111, 1112, ...).", metavar="N")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.", metavar="N")] = 256,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the run; default reports/<dataset>-<stress>.", metavar="FOLDER"),
+    ] = None,
+    references: Annotated[
+        bool, typer.Option("--references/--no-references", help="Also run chance, and the oracle where there is one.")
+    ] = True,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the figures at the end.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Run models over severity grids: severity curves, nAUC tables with intervals, landscapes.
+
+    Every model gets exactly the same corrupted inputs. Results go to one folder, a file per cell, as they are made.
+    """
+    from robustbench_msa.benchmark import benchmark
+    from robustbench_msa.cli.display import CellProgress, console
+
+    show = not (quiet or as_json)
+    with CellProgress(show) as progress:
+        result = benchmark(
+            model or [],
+            stress or [],
+            grid,
+            protocol=protocol,
+            checkpoint=checkpoint or [],
+            recipe=recipe,
+            train_seed=_seed(train_seed),
+            dataset=dataset,
+            data=data,
+            split=split,
+            seeds=seeds,
+            device=device,
+            batch_size=batch_size,
+            out=out,
+            references=references,
+            started=progress.start,
+            progress=progress.cell,
+        )
+    figures = _draw(result, show) if plots else []
+    if as_json:
+        _print_json(result, figures)
+    elif show:
+        _print_tables(result)
+        console.print(f"{result.tally.computed} cells computed, {result.tally.reused} already there -> {result.out}")
+        for stem in figures:
+            console.print(f"  figure  {stem}.png (.pdf, .csv)")
+        console.print(f"  next    msabench leaderboard {result.out}")
+    return _exit_code(result)
+
+
+def _seed(text: str) -> int | str:
+    if text == "all":
+        return text
+    if not text.lstrip("-").isdigit():
+        raise typer.BadParameter(f"--train-seed: expected a whole number or all, got {text!r}")
+    return int(text)
+
+
+def _draw(result: Benchmark, show: bool) -> list[Path]:
+    from robustbench_msa.cli.display import working
+    from robustbench_msa.reporting.figures import draw_all
+
+    with working("drawing the figures", show):
+        return draw_all(result.curves, result.out / "figures")
+
+
+def _print_tables(result: Benchmark) -> None:
+    from robustbench_msa.cli.display import console
+    from robustbench_msa.reporting.leaderboard import curve_tables, leaderboard
+
+    for table in curve_tables(result.curves):
+        console.print(table)
+    console.print(leaderboard(result.nauc).to_rich())
+
+
+def _print_json(result: Benchmark, figures: list[Path]) -> None:
+    from robustbench_msa.cli.display import print_json
+
+    tally = result.tally
+    cells = {"planned": tally.planned, "reused": tally.reused, "computed": tally.computed, "failed": tally.failed}
+    record: dict[str, Any] = {"out": str(result.out), "complete": tally.complete, "cells": cells}
+    record["figures"] = [f"{stem}.png" for stem in figures]
+    print_json(record | {"nauc": result.nauc})
+
+
+def _exit_code(result: Benchmark) -> int:
+    import shlex
+    import sys
+
+    if result.tally.complete:
+        return 0
+    command = shlex.join(["msabench", *sys.argv[1:]])
+    print(
+        f"msabench: {result.tally.failed} cells failed (msabench status {result.out}); to continue: {command}",
+        file=sys.stderr,
+    )
+    return 3

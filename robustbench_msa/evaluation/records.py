@@ -1,0 +1,95 @@
+"""What a run's folder remembers of its plan: the requests in the manifest, the cells in a table beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+
+from corruptions import InputError
+from robustbench_msa.evaluation.cells import Cell, Request, Setting
+from robustbench_msa.evaluation.store import Store
+
+PLAN = pa.schema([("key", pa.string()), ("cell", pa.string())])
+"""One row a planned cell; ``cell`` holds all its fields as JSON."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Everything a folder was asked for so far, over all runs into it."""
+
+    cells: tuple[Cell, ...]
+    requests: tuple[Request, ...]
+    profile: str
+    manifest: dict[str, Any]
+
+
+def remember(
+    store: Store, cells: Iterable[Cell], requests: Iterable[Request], setting: Setting, about: dict[str, Any]
+) -> Planned:
+    """Add a run to a folder's plan and manifest.
+
+    Args:
+        about: what else the manifest holds: profile, command, versions, commit, checkpoints, protocol text, notes.
+
+    Raises:
+        InputError: the folder holds results on other data or another split.
+    """
+    known = store.manifest()
+    if known is not None:
+        for what, ours in (("data", setting.data), ("split", setting.split)):
+            if known["dataset"][what] != ours:
+                theirs = f"{known['dataset']['name']} ({what} {known['dataset'][what][:12]})"
+                raise InputError(
+                    f"{store.root} holds results on {theirs}, this run is on {setting.dataset} ({what} {ours[:12]}); "
+                    "choose another --out"
+                )
+    known = known or {"requests": [], "commands": [], "checkpoints": {}}
+    entries = known["requests"] + [r.to_json() for r in requests]
+    commands = known["commands"] + [about.pop("command")]
+    checkpoints = known["checkpoints"] | about.pop("checkpoints")
+    manifest = {
+        "dataset": {"name": setting.dataset, "data": setting.data, "split": setting.split, **about.pop("dataset")},
+        "requests": _distinct(entries),
+        "commands": _distinct(commands),
+        "checkpoints": checkpoints,
+        **about,
+    }
+    all_cells = {cell.key: cell for cell in [*_cells(store), *cells]}
+    rows = [{"key": key, "cell": json.dumps(asdict(cell))} for key, cell in all_cells.items()]
+    store.write_table("plan", pa.Table.from_pylist(rows, schema=PLAN))
+    store.write_manifest(manifest)
+    return recall(store)
+
+
+def recall(store: Store) -> Planned:
+    """A folder's plan. Raises InputError when the folder is none of ours or its plan cannot be read."""
+    manifest = store.manifest()
+    if manifest is None:
+        raise InputError(f"{store.root}: no manifest.json there; expected the folder of an msabench run")
+    try:
+        requests = tuple(Request.from_json(entry) for entry in manifest["requests"])
+        return Planned(tuple(_cells(store)), requests, str(manifest["profile"]), manifest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{store.root}: its manifest or plan cannot be used ({error}); run again with another --out"
+        ) from None
+
+
+def _cells(store: Store) -> list[Cell]:
+    if not (store.root / "plan" / "plan.parquet").is_file():
+        return []
+    known = {f.name for f in fields(Cell)}
+    found = []
+    for row in store.read_table("plan", PLAN).to_pylist():
+        entry = {name: value for name, value in json.loads(row["cell"]).items() if name in known}
+        entry["options"] = tuple((name, value) for name, value in entry["options"])
+        found.append(Cell(**entry))
+    return found
+
+
+def _distinct(entries: list[Any]) -> list[Any]:
+    return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
