@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,9 +14,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 @app.command()
 def models(as_json: Json = False) -> None:
     """Models that can be trained and evaluated, and the references."""
-    from robustbench_msa.models.registry import describe
+    from robustbench_msa.models.registry import MODELS, model_class
 
-    _show(describe(), ["name", "paper", "presets"], as_json)
+    classes = [model_class(name) for name in MODELS]
+    rows = [{"name": c.name, "presets": ", ".join(c.presets), "paper": c.paper} for c in classes]
+    rows.append({"name": "chance", "presets": "", "paper": "the best constant of the training labels"})
+    rows.append({"name": "oracle", "presets": "", "paper": "the exact Bayes decision (synthetic data only)"})
+    _show(rows, ["name", "presets", "paper"], as_json)
 
 
 @app.command()
@@ -31,8 +35,16 @@ def datasets(as_json: Json = False) -> None:
 def stresses(as_json: Json = False) -> None:
     """Stressors with their severity axes, default grids and parameters."""
     from corruptions.registry import describe
+    from robustbench_msa.cli.display import console
 
-    _show(describe(), ["name", "axis", "default_grid", "told", "parameters", "summary"], as_json)
+    rows = describe()
+    if as_json:
+        _show(rows, [], as_json)
+        return
+    for row in rows:
+        console.print(f"{row['name']:<16}{row['axis']:<32}default {row['default_grid']}", markup=False)
+        told = "models are told" if row["told"] == "yes" else "models are not told"
+        console.print(f"    {row['summary']}\n    {told}; {row['parameters']}", markup=False, style="dim")
 
 
 @app.command()
@@ -86,10 +98,15 @@ def _show(rows: Sequence[Any], columns: list[str], as_json: bool) -> None:
     if as_json:
         print_json([dict(row) for row in rows])
         return
+    if not rows:
+        console.print("none found")
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         numbers = bool(rows) and all(isinstance(row[column], int | float) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
+        long = any(len(line) > 24 for row in rows for line in str(row[column]).splitlines())
+        justify: Literal["left", "right"] = "right" if numbers else "left"
+        table.add_column(column.replace("_", " "), justify=justify, overflow="fold", no_wrap=not long)
     for row in rows:
         table.add_row(*(_text(row[column]) for column in columns))
     console.print(table)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +73,7 @@ def run(
     from robustbench_msa.cli.display import CellProgress, console
 
     show = not (quiet or as_json)
+    command = shlex.join(["msabench", *sys.argv[1:]])
     with CellProgress(show) as progress:
         result = benchmark(
             model or [],
@@ -88,6 +91,7 @@ def run(
             batch_size=batch_size,
             out=out,
             references=references,
+            command=command,
             started=progress.start,
             progress=progress.cell,
         )
@@ -100,7 +104,7 @@ def run(
         for stem in figures:
             console.print(f"  figure  {stem}.png (.pdf, .csv)")
         console.print(f"  next    msabench leaderboard {result.out}")
-    return _exit_code(result)
+    return _exit_code(result, command)
 
 
 def _seed(text: str) -> int | str:
@@ -138,15 +142,9 @@ def _print_json(result: Benchmark, figures: list[Path]) -> None:
     print_json(record | {"nauc": result.nauc})
 
 
-def _exit_code(result: Benchmark) -> int:
-    import shlex
-    import sys
-
+def _exit_code(result: Benchmark, command: str) -> int:
     if result.tally.complete:
         return 0
-    command = shlex.join(["msabench", *sys.argv[1:]])
-    print(
-        f"msabench: {result.tally.failed} cells failed (msabench status {result.out}); to continue: {command}",
-        file=sys.stderr,
-    )
+    failed = f"{result.tally.failed} cells failed (msabench status {result.out})"
+    print(f"msabench: {failed}; to continue: {command}", file=sys.stderr)
     return 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,9 +39,6 @@ def train(
 
     The same command continues a training that was stopped.
     """
-    import shlex
-    import sys
-
     from robustbench_msa.analysis.metrics import score
     from robustbench_msa.benchmark import resolve_device
     from robustbench_msa.cli.display import Ticker, console, print_json
