@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -29,7 +26,7 @@ from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.models.checkpoint import check_fits, find_checkpoints, read_checkpoint
 from robustbench_msa.models.registry import REFERENCES, model_class
-from robustbench_msa.version import __version__
+from robustbench_msa.version import commit, versions
 
 Names = str | Sequence[str]
 
@@ -219,28 +216,9 @@ def _about(
         "dataset": {"notes": list(dataset.notes), "parameters": dict(dataset.parameters), "text_at": dataset.text_at},
         "profile": dataset.profile,
         "protocol": protocol,
-        "commit": git_commit(),
-        "versions": {
-            "msabench": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "pandas": pd.__version__,
-            "pyarrow": pa.__version__,
-        },
+        "commit": commit(),
+        "versions": versions(),
     }
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout this package runs from; None for an installed one."""
-    folder = Path(__file__).parent.parent
-    if not (folder / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _names(names: Names) -> list[str]:
@@ -258,4 +236,4 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-__all__ = ["Benchmark", "benchmark", "default_out", "git_commit", "open_run", "resolve_device"]
+__all__ = ["Benchmark", "benchmark", "default_out", "open_run", "resolve_device"]

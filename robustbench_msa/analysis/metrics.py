@@ -513,7 +513,7 @@ def _whole(what: str, classes: NDArray[Any]) -> NDArray[Any]:
 def _check_classes(n_classes: int | None, *columns: NDArray[Any]) -> int:
     largest = max(int(np.max(column, initial=0, where=~np.isnan(column))) for column in columns)
     if n_classes is not None and largest >= n_classes:
-        raise InputError(f"classes: expected below {n_classes} (columns of logits, or n_classes), got {largest}")
+        raise InputError(f"classes: expected below {n_classes} (the columns of logits), got {largest}")
     return largest + 1 if n_classes is None else n_classes
 
 

@@ -26,7 +26,7 @@ class Dataset:
         splits: ``{"train", "valid", "test"}`` to batches with labels.
         profile: which metrics apply (PROFILES).
         text_at: "tokens" when text can be corrupted before its encoder (token ids, or features with one vector per
-            token and no context), "embeddings" when text is contextual states whose neighbours still carry a masked token.
+            token and no context), "embeddings" when it is contextual states: neighbours still carry a masked token.
         notes: one line for each thing the reader found and repaired or wants the user to know.
         parameters: what made the data, for generated datasets (JSON values).
 
@@ -47,7 +47,8 @@ class Dataset:
             raise InputError(f"{self.name}: profile must be one of {', '.join(PROFILES)}; got {self.profile!r}")
         for split in SPLITS:
             if split not in self.splits or len(self.splits[split]) == 0:
-                raise InputError(f"{self.name}: split {split!r} is missing or empty; expected samples in {', '.join(SPLITS)}")
+                expected = f"expected samples in {', '.join(SPLITS)}"
+                raise InputError(f"{self.name}: split {split!r} is missing or empty; {expected}")
             _check_split(f"{self.name}/{split}", self.splits[split])
         dims = {split: dims_of(self.splits[split]) for split in SPLITS}
         if len(set(dims.values())) > 1:
@@ -60,7 +61,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over the content of all splits: values, lengths, presence, labels, ids, groups, in this order."""
+        """sha256 (hex) over the content of all splits: values, lengths, presence, labels, ids and groups."""
         digest = hashlib.sha256(f"msabench dataset 1 {self.profile}".encode())
         for split in SPLITS:
             digest.update(split.encode())
@@ -103,8 +104,10 @@ def _check_split(where: str, batch: Batch) -> None:
         raise InputError(f"{where}: labels are missing; a benchmark needs the true score of every sample")
     if batch.labels.is_floating_point() and not torch.isfinite(batch.labels).all():
         bad = (~torch.isfinite(batch.labels)).nonzero().squeeze(1).tolist()
-        raise InputError(f"{where}: {len(bad)} labels are NaN or infinite (first: {batch.ids[bad[0]]}); fix or drop these samples")
+        first = batch.ids[bad[0]]
+        raise InputError(f"{where}: {len(bad)} labels are NaN or infinite (first: {first}); fix or drop these samples")
     for modality in MODALITIES:
         x = batch.features(modality)
         if x.is_floating_point() and not torch.isfinite(x).all():
-            raise InputError(f"{where}: {modality} features hold NaN or infinite values; replace them (the field uses 0)")
+            wrong = "hold NaN or infinite values; replace them (the field uses 0)"
+            raise InputError(f"{where}: {modality} features {wrong}")

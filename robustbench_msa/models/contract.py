@@ -67,6 +67,16 @@ class Optimisation:
     schedule: str = "constant"  # constant | cosine (to zero over all epochs, one step a batch)
 
 
+def told_input(batch: Batch, modality: str) -> tuple[Tensor, Tensor]:
+    """Features and lengths as a model sees them: what is told absent is one step of zeros, whatever the batch holds."""
+    x, lengths = batch.features(modality), batch.lengths(modality)
+    told = batch.present[:, MODALITIES.index(modality)]
+    if bool(told.all()):
+        return x, lengths
+    keep = told.view(-1, *[1] * (x.ndim - 1))
+    return torch.where(keep, x, torch.zeros_like(x)), torch.where(told, lengths, torch.ones_like(lengths))
+
+
 class MSAModel(nn.Module):
     """Base of the models trained here. A subclass sets the class attributes and writes three methods.
 
@@ -102,17 +112,8 @@ class MSAModel(nn.Module):
         """Take what the model needs from the training split (standardisation). Called once, before training."""
 
     def encode(self, batch: Batch) -> Encoded:
-        """All three halves. What is told absent enters as a single step of zeros, whatever the batch holds there."""
-        parts: dict[str, Part] = {}
-        for i, modality in enumerate(MODALITIES):
-            x, lengths = batch.features(modality), batch.lengths(modality)
-            told = batch.present[:, i]
-            if not bool(told.all()):
-                keep = told.view(-1, *[1] * (x.ndim - 1))
-                x = torch.where(keep, x, torch.zeros_like(x))
-                lengths = torch.where(told, lengths, torch.ones_like(lengths))
-            parts[modality] = self.encode_modality(modality, x, lengths)
-        return Encoded(**parts)
+        """All three modalities encoded, each from its own input alone."""
+        return Encoded(**{m: self.encode_modality(m, *told_input(batch, m)) for m in MODALITIES})
 
     def forward(self, batch: Batch) -> Output:
         return self.fuse(self.encode(batch), batch.present)

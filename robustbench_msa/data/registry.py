@@ -1,0 +1,88 @@
+"""Datasets by name, as people type them: ``synth``, ``synth:seed=2,test=20000``, ``mosi`` with a path."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+from corruptions import InputError
+from corruptions.registry import did_you_mean
+from robustbench_msa.data.dataset import SPLITS, Dataset
+
+DATASETS: dict[str, str] = {
+    "synth": "synthetic, shaped like CMU-MOSI, made in memory; the best possible prediction is known",
+    "mosi": "CMU-MOSI, an MMSA pickle of your own (--data PATH); labels in [-3, 3]",
+    "mosei": "CMU-MOSEI, an MMSA pickle of your own (--data PATH); labels in [-3, 3]",
+    "sims": "CH-SIMS, an MMSA pickle of your own (--data PATH); labels in [-1, 1]",
+    "simsv2": "CH-SIMS v2, an MMSA pickle of your own (--data PATH); labels in [-1, 1]",
+}
+"""Name to one line for listings. Any other name is welcome with a path."""
+
+MAX_SAMPLES = 1_000_000
+"""The most samples of a synthetic split, about ten gigabytes; more is a slip of the finger."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def load_dataset(name: str, data: Path | None = None) -> Dataset:
+    """The dataset of this name.
+
+    Args:
+        name: "synth", with parameters after a colon (seed, and samples in train, valid and test, as in
+            ``synth:seed=2,test=20000``); a name in DATASETS; or any name of letters, digits, - and _ for an MMSA file
+            of your own. A name that starts with "sims" is scored as CH-SIMS.
+        data: the MMSA pickle; every dataset but synth needs it.
+
+    Raises:
+        InputError: an unknown name without a path, a missing path, parameters that do not fit, an unreadable file.
+
+    >>> load_dataset("synth:seed=2,train=8,valid=4,test=6").parameters["sizes"]
+    [8, 4, 6]
+    """
+    base, _, parameters = name.partition(":")
+    if base == "synth":
+        return _synth(parameters, data)
+    if not _NAME.fullmatch(base) or parameters:
+        raise InputError(
+            f"dataset {name[:80]!r}: expected a name of letters, digits, - and _ (only synth has parameters)"
+        )
+    if data is None and base not in DATASETS:
+        hint = did_you_mean(base, DATASETS)
+        raise InputError(
+            f"unknown dataset {base!r}{hint}; known: {', '.join(DATASETS)}; for a file of your own add --data PATH"
+        )
+    if data is None:
+        raise InputError(
+            f"{base}: expected the path of an MMSA pickle, got none; type --dataset {base} --data PATH/TO/FILE.pkl"
+        )
+    loaded: Dataset = import_module("robustbench_msa.data.mmsa").read_mmsa(Path(data), name=base)
+    return loaded
+
+
+def _synth(parameters: str, data: Path | None) -> Dataset:
+    if data is not None:
+        raise InputError(f"synth is made in memory and reads no file; leave out --data {data}, or name the dataset")
+    synth = import_module("robustbench_msa.data.synth")  # only when asked for
+    given = _whole_numbers(parameters)
+    sizes = [given.get(split, size) for split, size in zip(SPLITS, synth.SIZES, strict=True)]
+    made: Dataset = synth.make_synth(given.get("seed", 1111), sizes)
+    return made
+
+
+def _whole_numbers(parameters: str) -> dict[str, int]:
+    """``seed=2,test=20000`` as a dict."""
+    known, values = ("seed", *SPLITS), dict[str, int]()
+    for item in filter(None, (part.strip() for part in parameters.split(","))):
+        key, _, text = (part.strip() for part in item.partition("="))
+        if key not in known:
+            raise InputError(
+                f"synth: unknown parameter {key[:80]!r}{did_you_mean(key, known)}; it has {', '.join(known)}"
+            )
+        if key in values:
+            raise InputError(f"synth: parameter {key} is given twice")
+        if not re.fullmatch(r"[0-9]{1,9}", text) or (key in SPLITS and not 1 <= int(text) <= MAX_SAMPLES):
+            expected = f"1 to {MAX_SAMPLES}" if key in SPLITS else "at most nine digits"
+            raise InputError(f"synth: {key} must be a whole number ({expected}), as in {key}=2000; got {text[:80]!r}")
+        values[key] = int(text)
+    return values

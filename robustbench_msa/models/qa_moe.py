@@ -1,0 +1,194 @@
+"""QA-MoE: a quality-aware mixture of experts. Equations 3 to 10 of the paper, numbered on the lines.
+
+Y. Zhu et al., "QA-MoE: Towards a Continuous Reliability Spectrum with Quality-Aware Mixture of Experts for Robust
+Multimodal Sentiment Analysis". Symbols: N samples, d = d_model, N_e experts, m in {text, audio, vision}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from corruptions import MODALITIES, Batch, InputError
+from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimisation, Output, Part
+from robustbench_msa.models.layers import (
+    SequenceEncoder,
+    encoders,
+    fit_standardisers,
+    labels_of,
+    require_choice,
+    require_features,
+    require_regression_on_features,
+)
+
+
+@dataclass(frozen=True)
+class QAMoEConfig:
+    """The paper's numbers by default (4.1.2, A.3). Where it is silent or contradicts itself, an option:
+
+    quality_predictor: "mlp", two layers (A.3, the statement about the implementation), or "affine" (eq. 5).
+    renormalise: eq. 7 sums over all N_e experts, 4.1.2 activates top_k of them; the gates left are scaled to sum to one
+        (True) or left as the softmax gave them (False).
+    fusion: the "standard fusion layer": "mlp" on the concatenated y_m, or "mean" of the y_m and the same MLP.
+    conv_layers, normalise: the sequence encoder's (layers.SequenceEncoder); the paper gives its d_model alone.
+
+    Ablations (table 7). no_quality_gating: r_m = 1, so experts are never suppressed. no_variance: no sigma^2; the
+    quality is read off the mean vector, r_m = sigmoid(w mu_m + b) (the paper: "relying solely on the mean vector").
+    no_prior: no universal fallback, y_m = r_m sum_i g_i E_i(mu_m).
+    """
+
+    d_model: int = 128
+    num_experts: int = 8
+    top_k: int = 3
+    dropout: float = 0.1
+    quality_predictor: str = "mlp"
+    renormalise: bool = True
+    fusion: str = "mlp"
+    conv_layers: int = 1
+    normalise: bool = True
+    no_quality_gating: bool = False
+    no_variance: bool = False
+    no_prior: bool = False
+
+    def __post_init__(self) -> None:
+        require_choice("qa_moe: quality_predictor", self.quality_predictor, ("mlp", "affine"))
+        require_choice("qa_moe: fusion", self.fusion, ("mlp", "mean"))
+        if not 1 <= self.top_k <= self.num_experts:
+            raise InputError(
+                f"qa_moe: top_k must be between 1 and num_experts={self.num_experts}; got {self.top_k}"
+            )
+
+
+_PAPER = QAMoEConfig()
+_SYNTH = replace(_PAPER, d_model=32, conv_layers=0)
+# A.3; the rate is chosen from {1e-3, 5e-4, 1e-4}
+_A3 = Optimisation("adam", 5e-4, 1e-5, batch_size=16, epochs=30, grad_clip=1.0, schedule="cosine")
+
+
+class QAMoE(MSAModel):
+    """u_m -> N(mu_m, sigma_m^2) -> quality r_m -> experts weighed against a learned prior -> value and log-variance.
+
+    The experts, their router and y_prior are shared by the modalities (they carry no index m in the paper); the
+    projections of eq. 4-5 are one a modality. Eq. 7 routes mu_m, so nothing is sampled: the model is deterministic.
+    The paper's model is never told what is missing, so ``present`` is not read: what is told absent comes in as zeros.
+
+    Extras: "r" ``(N, 3)``, "gates" ``(N, 3 N_e)`` (text's experts, audio's, vision's; as used in eq. 7), "log_variance" ``(N,)``.
+    """
+
+    name: ClassVar[str] = "qa_moe"
+    paper: ClassVar[str] = "QA-MoE (Zhu et al.)"
+    config_class: ClassVar[type[QAMoEConfig]] = QAMoEConfig
+    presets: ClassVar[Mapping[str, QAMoEConfig]] = {"mosi": _PAPER, "mosei": _PAPER, "synth": _SYNTH}
+    optimisation: ClassVar[Mapping[str, Optimisation]] = {
+        "mosi": _A3,
+        "mosei": _A3,
+        "synth": replace(_A3, learning_rate=1e-3),
+    }
+
+    def __init__(self, spec: InputSpec, config: QAMoEConfig) -> None:
+        super().__init__(spec, config)
+        require_regression_on_features(self.name, spec)
+        d = config.d_model
+        self.encoder = encoders(spec, d, config.dropout, config.conv_layers, config.normalise)
+        self.mu = nn.ModuleDict({m: nn.Linear(d, d) for m in MODALITIES})
+        self.quality = nn.ModuleDict({m: _quality_predictor(config) for m in MODALITIES})
+        self.w_g = nn.Linear(d, config.num_experts, bias=False)
+        self.experts = GLUExperts(config.num_experts, d)
+        self.y_prior = nn.Parameter(torch.zeros(d))
+        self.fusion = nn.Sequential(
+            nn.Linear((3 if config.fusion == "mlp" else 1) * d, d), nn.GELU(), nn.Dropout(config.dropout)
+        )
+        self.value = nn.Linear(d, 1)
+        self.log_variance = nn.Linear(d, 1)
+
+    def fit_statistics(self, train: Batch) -> None:
+        fit_standardisers(
+            (e.standardise for e in self.encoder.values() if isinstance(e, SequenceEncoder)), train
+        )
+
+    def encode_modality(self, modality: str, x: Tensor, lengths: Tensor) -> Part:
+        require_features(modality, x, self.spec.dims[MODALITIES.index(modality)])
+        return {"u": self.encoder[modality](x, lengths)}  # (N, d)
+
+    def modality_quality(self, modality: str, u: Tensor, mu: Tensor) -> Tensor:
+        """r_m in (0, 1], ``(N,)``, from u_m and mu_m ``(N, d)``."""
+        if self.config.no_quality_gating:
+            return torch.ones(len(u), device=u.device)
+        if self.config.no_variance:
+            return torch.sigmoid(self.quality[modality](mu)).squeeze(1)
+        variance = F.softplus(self.quality[modality](u))  # (N, d)  eq. 5
+        return 1 / (1 + variance.mean(dim=1))  # eq. 6
+
+    def gates(self, mu: Tensor) -> Tensor:
+        """g(mu_m) ``(N, N_e)`` with all but the top k at zero (4.1.2)."""
+        g = self.w_g(mu).softmax(dim=1)
+        kept = torch.zeros_like(g).scatter(1, g.topk(self.config.top_k, dim=1).indices, 1.0)
+        g = g * kept
+        return g / g.sum(dim=1, keepdim=True) if self.config.renormalise else g
+
+    def refine(self, mu: Tensor, r: Tensor, gates: Tensor) -> Tensor:
+        """y_m ``(N, d)``: the experts' answer where the modality is good, the prior where it is not."""
+        mixture = torch.einsum("ne,end->nd", gates, self.experts(mu))
+        r = r[:, None]
+        if self.config.no_prior:
+            return r * mixture
+        return r * mixture + (1 - r) * self.y_prior  # eq. 7
+
+    def fuse(self, encoded: Encoded, present: Tensor) -> Output:
+        r, gates, y = {}, {}, {}
+        for m in MODALITIES:
+            u = encoded.part(m)["u"]
+            mu = self.mu[m](u)  # (N, d)  eq. 4; eq. 3 is N(mu, diag(sigma^2))
+            r[m], gates[m] = self.modality_quality(m, u, mu), self.gates(mu)
+            y[m] = self.refine(mu, r[m], gates[m])
+        stacked = torch.stack([y[m] for m in MODALITIES], dim=1)  # (N, 3, d)
+        h_final = self.fusion(
+            stacked.flatten(1) if self.config.fusion == "mlp" else stacked.mean(dim=1)
+        )  # (N, d)
+        value = self.value(h_final).squeeze(1)  # (N,)  eq. 8
+        log_variance = self.log_variance(h_final).squeeze(1)  # (N,)  eq. 9
+        extras = {
+            "r": torch.stack([r[m] for m in MODALITIES], dim=1),
+            "gates": torch.cat([gates[m] for m in MODALITIES], dim=1),
+            "log_variance": log_variance,
+        }
+        return Output(value, extras)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        output = self(batch)
+        nll = gaussian_nll(output.prediction, output.extras["log_variance"], labels_of(batch))
+        return {"total": nll, "L_nll": nll}
+
+
+class GLUExperts(nn.Module):
+    """N_e gated linear units side by side: E_i(x) = (A_i x + a_i) * sigmoid(B_i x + b_i), ``(N, d) -> (N_e, N, d)``."""
+
+    def __init__(self, num_experts: int, d: int) -> None:
+        super().__init__()
+        units = [nn.Linear(d, 2 * d) for _ in range(num_experts)]
+        self.weight = nn.Parameter(torch.stack([u.weight.detach().T for u in units]))  # (N_e, d, 2d)
+        self.bias = nn.Parameter(torch.stack([u.bias.detach()[None] for u in units]))  # (N_e, 1, 2d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.glu(torch.baddbmm(self.bias, x.expand(len(self.weight), -1, -1), self.weight), dim=-1)
+
+
+def gaussian_nll(value: Tensor, log_variance: Tensor, y: Tensor) -> Tensor:
+    """Eq. 10, the mean over samples of (y - value)^2 exp(-s) / 2 + s / 2 (the constant log(2 pi) / 2 left out).
+
+    >>> gaussian_nll(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([3.0])).item()
+    2.0
+    """
+    return (0.5 * torch.exp(-log_variance) * (y - value).square() + 0.5 * log_variance).mean()  # eq. 10
+
+
+def _quality_predictor(config: QAMoEConfig) -> nn.Module:
+    d, out = config.d_model, 1 if config.no_variance else config.d_model
+    if config.quality_predictor == "affine":
+        return nn.Linear(d, out)
+    return nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, out))

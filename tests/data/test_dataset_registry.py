@@ -1,0 +1,69 @@
+"""Datasets by name."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+from corruptions import InputError
+from robustbench_msa.data.registry import DATASETS, load_dataset
+from robustbench_msa.data.synth import make_synth
+
+
+def mmsa_file(path, labels):
+    def split(n):
+        x = {m: np.ones((n, 3, d), np.float32) for m, d in (("text", 4), ("audio", 3), ("vision", 2))}
+        return {"id": [f"{path.stem}{n}$_${i}" for i in range(n)], "regression_labels": np.resize(labels, n), **x}
+
+    path.write_bytes(pickle.dumps({"train": split(6), "valid": split(4), "test": split(5)}))
+    return path
+
+
+def test_synth_takes_its_parameters():
+    data = load_dataset("synth:seed=2, test=9,train=8,valid=7")
+    assert data.name == "synth"
+    assert data.fingerprint == make_synth(2, (8, 7, 9)).fingerprint
+    assert load_dataset("synth:train=5,valid=4").parameters == make_synth(1111, (5, 4, 686)).parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("synth:sede=2", r"unknown parameter 'sede' \(did you mean 'seed'\?\); it has seed, train, valid, test"),
+        ("synth:seed", "seed must be a whole number"),
+        ("synth:seed=-1", "seed must be a whole number"),
+        ("synth:test=0", r"test must be a whole number \(1 to 1000000\)"),
+        ("synth:test=2e4", "got '2e4'"),
+        ("synth:test=999999999", "test must be a whole number"),
+        ("synth:seed=1,seed=2", "seed is given twice"),
+        ("synht", r"unknown dataset 'synht' \(did you mean 'synth'\?\); known: synth, mosi.*--data PATH"),
+        ("mosi:seed=2", "only synth has parameters"),
+        ("../mosi", "expected a name of letters"),
+        ("", "expected a name of letters"),
+        ("mosi", "mosi: expected the path of an MMSA pickle, got none; type --dataset mosi --data PATH/TO/FILE.pkl"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_with_what_to_type(text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [("mosi", "mosi"), ("mosei", "mosi"), ("sims", "sims"), ("simsv2", "sims"), ("my-data_2", "mosi")],
+)
+def test_files_are_read_under_the_name_given(tmp_path, name, profile):
+    data = load_dataset(name, mmsa_file(tmp_path / "file.pkl", np.float32([-1, 0, 0.4])))
+    assert (data.name, data.profile, data.dims) == (name, profile, (4, 3, 2))
+
+
+def test_synth_reads_no_file(tmp_path):
+    with pytest.raises(InputError, match=re.escape("synth is made in memory and reads no file")):
+        load_dataset("synth", tmp_path / "file.pkl")
+
+
+def test_every_known_name_has_a_line_for_listings():
+    assert set(DATASETS) == {"synth", "mosi", "mosei", "sims", "simsv2"}
+    assert all(line and "\n" not in line for line in DATASETS.values())

@@ -1,0 +1,193 @@
+"""What a run's folder remembers: the plan, the manifest, and on which data it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corruptions import InputError
+from robustbench_msa.evaluation.cells import Cell, plan
+from robustbench_msa.evaluation.progress import progress_of
+from robustbench_msa.evaluation.records import recall, remember
+from robustbench_msa.evaluation.store import Store
+
+
+def about(command: str = "msabench run", **more: Any) -> dict[str, Any]:
+    return {
+        "command": command,
+        "checkpoints": {"c" * 64: {"model": "late_fusion"}},
+        "dataset": {"notes": []},
+        "profile": "mosi",
+        "protocol": None,
+        **more,
+    }
+
+
+@pytest.fixture
+def store(folder: Path) -> Store:
+    return Store(folder)
+
+
+@pytest.fixture
+def request_a(request_of):
+    return request_of("missing", "0:0.4:0.2", 2)
+
+
+@pytest.fixture
+def cells(subject, setting, request_a) -> list[Cell]:
+    return plan([subject], setting, [request_a])
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_plan_comes_back(store, cells, request_a, setting) -> None:
+    planned = remember(store, cells, [request_a], setting, about())
+    assert planned == recall(store)
+    assert list(planned.cells) == cells
+    assert [cell.key for cell in planned.cells] == [cell.key for cell in cells]
+    assert planned.requests == (request_a,)
+    assert planned.profile == "mosi"
+    assert planned.manifest["dataset"]["data"] == setting.data
+
+
+def test_runs_into_one_folder_add_up(store, subject, cells, request_a, setting, request_of) -> None:
+    more = request_of("noise:fill=mean", "0,0.5", 1)
+    remember(store, cells, [request_a], setting, about("first"))
+    both = remember(store, plan([subject], setting, [more]), [more], setting, about("second"))
+    assert both.requests == (request_a, more)
+    assert len(both.cells) == len(cells) + 1  # the clean cell is shared
+    assert both.manifest["commands"] == ["first", "second"]
+
+
+def test_the_same_run_again_changes_nothing(store, cells, request_a, setting) -> None:
+    remember(store, cells, [request_a], setting, about())
+    before = snapshot(store.root)
+    remember(store, cells, [request_a], setting, about())
+    assert snapshot(store.root) == before
+
+
+def test_status_tells_the_command_of_the_latest_run(store, cells, request_a, setting) -> None:
+    for command in ("first", "second", "first"):
+        remember(store, cells, [request_a], setting, about(command))
+    assert progress_of(store.root).command == "first"
+
+
+def test_a_protocol_text_stays_when_another_stress_is_added(store, subject, cells, request_a, setting, request_of) -> None:
+    """The manifest holds the protocol text of results that are still in the folder."""
+    remember(store, cells, [request_a], setting, about("msabench run --protocol p", protocol="name = 'p'"))
+    more = request_of("conflict")
+    remember(store, plan([subject], setting, [more]), [more], setting, about("msabench run --stress conflict"))
+    assert "name = 'p'" in json.dumps(recall(store).manifest)
+
+
+@pytest.mark.parametrize("change", [{"data": "e" * 64}, {"split": "valid"}])
+def test_other_data_or_another_split_is_refused(change, store, subject, cells, request_a, setting) -> None:
+    remember(store, cells, [request_a], setting, about())
+    before = snapshot(store.root)
+    other = replace(setting, dataset="mosi", **change)
+    with pytest.raises(InputError, match=r"holds results on synth.*this run is on mosi.*choose another --out"):
+        remember(store, plan([subject], other, [request_a]), [request_a], other, about())
+    assert snapshot(store.root) == before
+
+
+def test_another_name_for_the_same_data_is_fine(store, subject, cells, request_a, setting) -> None:
+    remember(store, cells, [request_a], setting, about())
+    renamed = replace(setting, dataset="again")
+    planned = remember(store, plan([subject], renamed, [request_a]), [request_a], renamed, about())
+    assert len(planned.cells) == len(cells)
+
+
+def test_a_folder_without_a_manifest_is_no_run(store) -> None:
+    with pytest.raises(InputError, match=r"no manifest\.json there; expected the folder of an msabench run"):
+        recall(store)
+
+
+WRONG = [
+    {"format": 1},
+    {"format": 1, "dataset": None, "requests": [], "commands": [], "checkpoints": {}, "profile": "mosi"},
+    {"format": 1, "dataset": {"name": "x"}, "requests": [], "commands": [], "checkpoints": {}, "profile": "mosi"},
+]
+
+
+@pytest.mark.parametrize("manifest", WRONG)
+def test_a_manifest_that_lacks_something_is_refused_in_words(manifest, store, cells, request_a, setting) -> None:
+    store.root.mkdir()
+    (store.root / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(InputError, match=r"manifest"):
+        remember(store, cells, [request_a], setting, about())
+
+
+def test_status_of_a_manifest_without_commands_is_said_in_words(store, cells, request_a, setting) -> None:
+    remember(store, cells, [request_a], setting, about())
+    path = store.root / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "commands": []}), "utf-8")
+    with pytest.raises(InputError, match="manifest"):
+        progress_of(store.root)
+
+
+def test_a_request_that_is_no_longer_understood_is_said(store, cells, request_a, setting) -> None:
+    remember(store, cells, [request_a], setting, about())
+    path = store.root / "manifest.json"
+    path.write_text(path.read_text("utf-8").replace('"missing"', '"vanished"'), "utf-8")
+    with pytest.raises(InputError, match=r"manifest or plan cannot be used.*vanished"):
+        recall(store)
+
+
+def test_a_broken_plan_is_made_again_by_the_same_run(store, cells, request_a, setting) -> None:
+    """Reading it says "run the same msabench run again": then that must work."""
+    remember(store, cells, [request_a], setting, about())
+    path = store.root / "plan" / "plan.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="run the same msabench run again"):
+        recall(store)
+    assert list(remember(store, cells, [request_a], setting, about()).cells) == cells
+
+
+def test_a_crash_between_plan_and_manifest_does_not_mix_datasets(
+    store, subject, cells, request_a, setting, monkeypatch
+) -> None:
+    real = os.replace
+
+    def crash(source: Any, target: Any) -> None:
+        if "manifest" in str(target):
+            raise OSError("no power")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(OSError, match="no power"):
+        remember(store, cells, [request_a], setting, about())
+    monkeypatch.undo()
+    other = replace(setting, dataset="mosi", data="e" * 64)
+    planned = remember(store, plan([subject], other, [request_a]), [request_a], other, about())
+    assert {cell.data for cell in planned.cells} == {other.data}
+
+
+def test_progress_counts_by_model_and_stress(store, subject, cells, request_a, setting, result_of, runtime) -> None:
+    remember(store, cells, [request_a], setting, about("msabench run --stress missing"))
+    for cell in cells[:3]:
+        store.write(cell, result_of(), runtime)
+    store.write_failure(cells[3], "RuntimeError: x", "")
+    report = progress_of(store.root)
+    assert not report.complete
+    assert report.to_json() == {
+        "complete": False,
+        "planned": 5,
+        "done": 3,
+        "lines": [
+            {"model": "late_fusion", "recipe": "clean", "train_seed": "1111", "stress": "clean", "planned": 1, "done": 1},
+            {"model": "late_fusion", "recipe": "clean", "train_seed": "1111", "stress": "missing", "planned": 4, "done": 2},
+        ],
+        "failures": {cells[3].key: "RuntimeError: x"},
+        "quarantined": 0,
+        "command": "msabench run --stress missing",
+    }
+    for cell in cells[3:]:
+        store.write(cell, result_of(), runtime)
+    assert progress_of(store.root).complete
