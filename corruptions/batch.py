@@ -30,6 +30,10 @@ class Derived:
     values: Tensor
     sources: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", _tensor(self.values))
+        object.__setattr__(self, "sources", tuple(self.sources))
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -93,6 +97,13 @@ class Batch:
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "groups", groups)
         object.__setattr__(self, "present", present)
+        for name, derived in self.derived.items():
+            if derived.values.ndim < 1 or len(derived.values) != n:
+                rows = tuple(derived.values.shape)
+                raise InputError(f"batch: derived input {name!r} must have {n} rows, one per sample; got shape {rows}")
+            if not derived.sources or not set(derived.sources) <= set(MODALITIES):
+                known = ", ".join(MODALITIES)
+                raise InputError(f"batch: derived input {name!r} must come from some of {known}; got {derived.sources}")
         if self.labels is not None:
             labels = torch.as_tensor(self.labels, device=device)
             labels = labels.to(torch.float32) if labels.is_floating_point() else labels
@@ -157,8 +168,16 @@ class Batch:
 _TENSOR_FIELDS = (*MODALITIES, *(f"{m}_lengths" for m in MODALITIES), "present")
 
 
+def _tensor(values: Any) -> Tensor:
+    """A tensor of whatever was given; arrays that may not be written to are copied."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    tensor: Tensor = torch.as_tensor(values)
+    return tensor
+
+
 def _features(modality: str, values: Any) -> Tensor:
-    x: Tensor = torch.as_tensor(values)
+    x = _tensor(values)
     if x.is_floating_point() or modality != "text":
         x = x.to(torch.float32)
     expected = 3 if x.is_floating_point() else 2
@@ -172,7 +191,9 @@ def _lengths(modality: str, given: Any, x: Tensor) -> Tensor:
     n, steps = x.shape[:2]
     if given is None:
         return torch.full((n,), steps, dtype=torch.int64, device=x.device)
-    lengths: Tensor = torch.as_tensor(given, device=x.device).to(torch.int64)
-    if lengths.shape != (n,) or (n and not (int(lengths.min()) >= 0 and int(lengths.max()) <= steps)):
+    raw = _tensor(given).to(x.device)
+    lengths = raw.to(torch.int64)
+    whole = raw.dtype != torch.bool and raw.shape == (n,) and bool((lengths == raw).all())
+    if not whole or (n and (int(lengths.min()) < 0 or int(lengths.max()) > steps)):
         raise InputError(f"batch: {modality}_lengths must be {n} whole numbers between 0 and {steps}")
     return lengths

@@ -30,12 +30,14 @@ class Sources:
     """Where each modality of each sample comes from, in the order text, audio, vision.
 
     lost: ``(N, 3)`` bool, the modality is gone. donor: ``(N, 3)`` int64, the pool's sample it was swapped with (-1:
-    none). skipped: hosts that were to be swapped but lack the modality or find no donor.
+    none). skipped: hosts that were to be swapped but lack the modality or find no donor; unable: samples of the pool
+    that were passed over as donors because they lack audio or vision.
     """
 
     lost: Tensor
     donor: Tensor
     skipped: int = 0
+    unable: int = 0
 
     @classmethod
     def untouched(cls, batch: Batch) -> Sources:
@@ -78,32 +80,39 @@ class Corruption:
 
 
 def maskable(batch: Batch, modality: str) -> Tensor:
-    """Steps that may be masked: valid ones, without [CLS] and [SEP] where text is token ids. ``(N, T_m)`` bool."""
-    steps = batch.valid(modality)
+    """Steps that may be masked: valid ones of available modalities, without [CLS] and [SEP] where text is token ids.
+
+    ``(N, T_m)`` bool.
+    """
+    steps = batch.valid(modality) & batch.present[:, MODALITIES.index(modality), None]
     if modality == "text" and batch.has_token_text:
         steps = steps & (batch.text != CLS) & (batch.text != SEP)
     return steps
+
+
+def check_fill(batch: Batch, fill: str, reference: Reference | None) -> None:
+    """Raises InputError when a fill cannot be used on this batch, whatever happens to be lost in it."""
+    if batch.has_token_text and fill in ("zeros", "mean"):
+        raise InputError(f"fill={fill} needs features; this text is token ids (use mask or unk)")
+    if not batch.has_token_text and fill in ("mask", "unk"):
+        raise InputError(f"fill={fill} needs text as token ids; this text is features (use zeros or mean)")
+    known = reference.mean if reference is not None else {}
+    unknown = [m for m in MODALITIES if m not in known]
+    if fill == "mean" and unknown:
+        raise InputError(
+            f"fill=mean needs training means of {', '.join(unknown)}: pass reference=Reference.fit(train_batch)"
+        )
 
 
 def fill_steps(batch: Batch, modality: str, lost: Tensor, fill: str, reference: Reference | None) -> Tensor:
     """The modality's tensor with the lost steps, ``(N, T_m)`` bool, filled. Zeros are zeros of the raw features."""
     x = batch.features(modality)
     if not x.is_floating_point():
-        return torch.where(lost, torch.full_like(x, _token(fill)), x)
+        return torch.where(lost, torch.full_like(x, UNK if fill == "unk" else MASK), x)
     if fill == "mean":
-        if reference is None:
-            raise InputError("fill=mean needs the training means: pass reference=Reference.fit(train_batch)")
+        assert reference is not None
         return torch.where(lost[:, :, None], reference.mean[modality].to(x.device), x)
-    if modality == "text" and fill in ("mask", "unk"):
-        raise InputError(f"fill={fill} needs text as token ids; this text is features (use zeros or mean)")
     return x.masked_fill(lost[:, :, None], 0.0)
-
-
-def _token(fill: str) -> int:
-    tokens = {"auto": MASK, "mask": MASK, "unk": UNK}
-    if fill not in tokens:
-        raise InputError(f"fill={fill} needs features; this text is token ids (use mask or unk)")
-    return tokens[fill]
 
 
 def _lose(batch: Batch, lost: Tensor, fill: str, reference: Reference | None) -> Batch:
@@ -127,6 +136,11 @@ def _swap(batch: Batch, pool: Batch, donor: Tensor) -> Batch:
         if not len(hosts):
             continue
         x, theirs = batch.features(modality), pool.features(modality)
+        if x.shape[2:] != theirs.shape[2:] or x.dtype != theirs.dtype:
+            raise InputError(
+                f"pool: its {modality} has {tuple(theirs.shape[2:])} features, the batch {tuple(x.shape[2:])}; "
+                "donors must come from the same kind of data"
+            )
         x, theirs = _same_steps(x, theirs)
         changes[modality] = x.index_copy(0, hosts, theirs[donor[hosts, i]])
         lengths = batch.lengths(modality).index_copy(0, hosts, pool.lengths(modality)[donor[hosts, i]])
@@ -135,6 +149,8 @@ def _swap(batch: Batch, pool: Batch, donor: Tensor) -> Batch:
     for name, d in batch.derived.items():
         columns = donor[:, [MODALITIES.index(source) for source in d.sources]].max(1).values
         hosts = (columns >= 0).nonzero().squeeze(1)
+        if name not in pool.derived:
+            raise InputError(f"pool: it lacks the derived input {name!r} of the batch; donors need the same inputs")
         theirs = pool.derived[name].values[columns[hosts]]
         derived[name] = Derived(d.values.index_copy(0, hosts, theirs), d.sources)
     return batch.replace(**changes, derived=derived)

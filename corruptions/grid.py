@@ -7,6 +7,7 @@ axes; ``t,a,t+a`` lists available sets. Severities are kept as canonical strings
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
@@ -86,10 +87,8 @@ class Grid:
             expected = "a grid like 0:0.8:0.2" if len(axes) == 1 else "a product of two axes like 0:0.7:0.1x0:0.7:0.1"
             raise InputError(f"grid {text!r}: expected {expected}, got {len(parts)} axes")
         grid = cls(axes=tuple(_axis(text, part, axis) for part, axis in zip(parts, axes, strict=True)))
-        if len(grid.points) > MAX_POINTS:
-            raise InputError(
-                f"grid {text!r}: {len(grid.points)} points; at most {MAX_POINTS} are allowed, use a larger step"
-            )
+        if (count := math.prod(len(axis) for axis in grid.axes)) > MAX_POINTS:
+            raise InputError(f"grid {text!r}: {count} points; at most {MAX_POINTS} are allowed, use a larger step")
         return grid
 
     @property

@@ -25,8 +25,8 @@ def realised(corruption: Corruption) -> dict[str, float | None]:
 
     absent: share of samples that lack the modality by nature; lost: share of available ones whose modality the stress
     took; swapped: share swapped with a donor; steps: share of maskable steps of available modalities lost, alone or
-    with their modality; noise_db: noise power over signal power on the surviving steps (None: no noise). ``skipped``
-    counts hosts that could not be swapped.
+    with their modality; noise_db: noise power over signal power on the surviving steps (None: no noise). hosts:
+    share of samples with a donor; skipped and unable: counts of hosts and of donors that lack a modality to be swapped.
     """
     clean, sources = corruption.clean, corruption.sources
     facts: dict[str, float | None] = {}
@@ -41,7 +41,8 @@ def realised(corruption: Corruption) -> dict[str, float | None]:
         facts[f"swapped_{letter}"] = float((sources.donor[:, i] >= 0).sum()) / n
         facts[f"steps_{letter}"] = float(gone.sum()) / max(1, int(steps.sum()))
         facts[f"noise_db_{letter}"] = _noise_db(corruption, modality, steps & ~gone)
-    facts["skipped"] = float(sources.skipped)
+    facts["hosts"] = _share((sources.donor >= 0).any(1))
+    facts["skipped"], facts["unable"] = float(sources.skipped), float(sources.unable)
     return facts
 
 
@@ -53,9 +54,8 @@ def _noise_db(corruption: Corruption, modality: str, steps: Tensor) -> float | N
     x, noisy = corruption.clean.features(modality), corruption.features.batch.features(modality)
     if x is noisy or not x.is_floating_point():
         return None
-    kept = steps[:, :, None]
-    noise = ((noisy - x) * kept).square().sum(dtype=torch.float64)
-    signal = (x * kept).square().sum(dtype=torch.float64)
+    noise = (noisy[steps] - x[steps]).square().sum(dtype=torch.float64)
+    signal = x[steps].square().sum(dtype=torch.float64)
     if float(noise) == 0 or float(signal) == 0:
         return None
     return float(10 * torch.log10(noise / signal))
@@ -84,19 +84,10 @@ def input_digest(
     ``probe``: ``probe_of(batch)`` and its draws, for a caller that makes many digests from one seed.
     """
     stressor = stress.stressor
-    fitted = reference.fingerprint if reference is not None and stressor.needs_reference else ""
-    head = (
-        "msabench input 1",
-        data,
-        stress.name,
-        stressor.version,
-        stress.options,
-        pool,
-        fitted,
-        point,
-        seed,
-    )
-    digest = hashlib.sha256(repr(head).encode())
+    fitted = reference.fingerprint if reference is not None and stress.uses_reference else ""
+    drawn = None if seed is None else int(seed)
+    identity = (data, stress.name, stressor.version, stress.options, pool, fitted, point, drawn)
+    digest = hashlib.sha256(repr(("msabench input 1", *identity)).encode())
     clean = corruption.clean
     order = torch.tensor(sorted(range(len(clean)), key=clean.ids.__getitem__), device=clean.device)
     for modality in MODALITIES:
@@ -105,11 +96,11 @@ def input_digest(
     _add(digest, corruption.sources.lost[order])
     _add(digest, corruption.present[order])
     donor = corruption.sources.donor[order].cpu()
-    ids = (corruption.pool or clean).ids
-    digest.update("\0".join("" if j < 0 else ids[j] for j in donor.flatten().tolist()).encode())
+    donors = clean if corruption.pool is None else corruption.pool
+    digest.update("\0".join("" if j < 0 else donors.ids[j] for j in donor.flatten().tolist()).encode())
     part = probe_of(clean) if probe is None else probe[0]
     draws = Draws(seed or 0, part) if probe is None else probe[1]
-    pool_batch = (corruption.pool or clean).to("cpu") if stressor.uses_pool else None
+    pool_batch = donors.to("cpu") if stressor.uses_pool else None
     fit = None if reference is None else reference.to("cpu")
     values = stress.apply(part, point, draws, fit, pool_batch).batch
     for modality in MODALITIES:

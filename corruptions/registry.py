@@ -40,7 +40,7 @@ class Stress:
     options: tuple[tuple[str, Value], ...]
 
     @classmethod
-    def parse(cls, text: str, **options: Value) -> Stress:
+    def parse(cls, text: str, /, **options: Value) -> Stress:
         """From ``name:key=value,key=value``; keyword options come on top.
 
         Raises:
@@ -72,6 +72,11 @@ class Stress:
         return STRESSORS[self.name]
 
     @property
+    def uses_reference(self) -> bool:
+        """Does the outcome depend on the training statistics?"""
+        return self.stressor.needs_reference or ("fill", "mean") in self.options
+
+    @property
     def params(self) -> str:
         """The parameters that differ from their defaults, as typed after the colon (empty: all default)."""
         table = self.stressor.option_table
@@ -83,7 +88,7 @@ class Stress:
 
     def grid(self, text: str | None = None) -> Grid:
         """The grid from its text (default: the paper's), checked against the stressor's axes."""
-        return Grid.parse(text or self.stressor.default_grid, self.stressor.axes)
+        return Grid.parse(self.stressor.default_grid if text is None else text, self.stressor.axes)
 
     def apply(
         self,

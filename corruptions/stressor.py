@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from corruptions.batch import Batch
-from corruptions.corruption import FILLS, Corruption, Features, Sources
+from corruptions.corruption import FILLS, Corruption, Features, Sources, check_fill
 from corruptions.draws import Draws
 from corruptions.errors import InputError
 from corruptions.grid import Axis, Point
@@ -103,9 +103,10 @@ class Stressor:
         """The corrupted input at a point, with what was done. At a clean point: the same tensors.
 
         Raises:
-            InputError: the stressor (or its fill) needs a Reference and got none.
+            InputError: the stressor (or its fill) needs a Reference and got none; a fill that does not fit the text.
         """
-        told, fill = bool(options.get("told", self.told)), str(options["fill"])
+        told, fill = bool(options.get("told", self.told)), str(options.get("fill", "auto"))
+        check_fill(batch, fill, reference)
         if point.is_clean:
             return Corruption(batch, Features(batch), Sources.untouched(batch), told=False, fill=fill)
         if self.needs_reference and reference is None:

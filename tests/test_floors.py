@@ -1,4 +1,4 @@
-"""Each package imports from floors below it alone, so that every part can be read, used and tested without those above."""
+"""Each package imports from floors below it alone, so that every part can be used and tested without those above."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Protocol:
         if unknown or missing:
             wrong = f"unknown key {min(unknown)!r}" if unknown else f"key {min(missing)!r} is missing"
             raise InputError(f"protocol {where}: {wrong}; expected {', '.join(sorted(KEYS))}")
-        if not isinstance(table["version"], int) or not isinstance(table["stress"], list) or not table["stress"]:
+        if type(table["version"]) is not int or not isinstance(table["stress"], list) or not table["stress"]:
             raise InputError(f"protocol {where}: version must be a whole number and stress a list of [[stress]] tables")
         stresses = tuple(_stress(where, entry) for entry in table["stress"])
         words = (

@@ -33,6 +33,7 @@ class Conflict(Stressor):
     default_grid = "0:1:0.25"
     summary = "audio and vision swapped with a sample of the opposite sentiment"
     source = "RIDER-MoE, appendix C.2"
+    option_table = {}
     uses_pool = True
 
     def sources(self, batch: Batch, point: Point, draws: Draws, pool: Batch, options: Mapping[str, Value]) -> Sources:
@@ -50,7 +51,8 @@ class Conflict(Stressor):
             donor[np.ix_(able, swap)] = found[:, None]
             skipped += len(hosts) - int((found >= 0).sum())
         untouched = Sources.untouched(batch)
-        return Sources(untouched.lost, torch.from_numpy(donor).to(batch.device), skipped)
+        unable = int((~theirs[:, 1:].all(axis=1)).sum())
+        return Sources(untouched.lost, torch.from_numpy(donor).to(batch.device), skipped, unable)
 
 
 def choose_donors(

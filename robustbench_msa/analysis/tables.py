@@ -6,7 +6,6 @@ Everything is computed from stored predictions. Intervals are 95 % percentile in
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from corruptions import Grid, Point
 from robustbench_msa.analysis import grid_scores
 from robustbench_msa.analysis.bootstrap import group_weights, interval, replicate_metrics
 from robustbench_msa.analysis.metrics import PROFILES, compute, floor, sufficient
-from robustbench_msa.evaluation.cells import Cell, Request
+from robustbench_msa.evaluation.cells import CLEAN, Cell, Request
 from robustbench_msa.evaluation.records import Planned
 from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
 from robustbench_msa.evaluation.store import Store
@@ -27,6 +26,8 @@ from robustbench_msa.evaluation.store import Store
 REPLICATES = 1000
 BOOTSTRAP_SEED = 20260401
 Array = NDArray[np.float64]
+Place = tuple[Any, ...]
+CLEAN_PLACE: Place = (CLEAN, (), Point(), None)
 _ROW_IDENTITY = (
     *("checkpoint", "model", "recipe", "stress", "params", "severity", "severity_2", "condition", "seed"),
     *("grid", "metric"),
@@ -84,6 +85,7 @@ class Tables:
         done = store.done(cell.key for cell in planned.cells)
         self.cells = [cell for cell in planned.cells if cell.key in done]
         self.by_place = {_place(cell): cell for cell in self.cells}
+        self._planned = {_place(cell) for cell in planned.cells}
         self.scores: dict[str, Scores] = {}
         self.n = self.n_groups = 0
         self.floor: Array = np.full(len(self.metrics), np.nan)
@@ -109,28 +111,40 @@ class Tables:
             yield cell, y, groups, sufficient(y, p, index, len(groups), self.planned.profile, own)
 
     def lines(self) -> list[Line]:
-        """Every checkpoint, then the mean over training seeds where a model and recipe have several."""
+        """Every checkpoint."""
         found = {c.checkpoint: Line(c.model, c.recipe, c.train_seed, c.checkpoint, (c.checkpoint,)) for c in self.cells}
-        together: dict[tuple[str, str], list[Line]] = {}
-        for line in found.values():
-            together.setdefault((line.model, line.recipe), []).append(line)
-        means = [
-            Line(model, recipe, None, "", tuple(m.checkpoint for m in lines))
-            for (model, recipe), lines in together.items()
-            if len(lines) > 1
-        ]
-        return [*found.values(), *means]
+        return list(found.values())
+
+    def asked(self) -> list[tuple[Line, Request]]:
+        """Each request with the checkpoints it was made for, and with their mean over training seeds.
+
+        Complete ones come first, then those with most seeds: of two that share a point or grid, the first counts.
+        """
+        families: dict[tuple[str, str], list[Line]] = {}
+        for line in self.lines():
+            families.setdefault((line.model, line.recipe), []).append(line)
+        found = []
+        for request in self.planned.requests:
+            for (model, recipe), family in families.items():
+                members = [line for line in family if self._places(line, request) <= self._planned]
+                found += [(line, request) for line in members]
+                if len(members) > 1 and len({line.train_seed for line in members}) == len(members):
+                    together = tuple(line.checkpoint for line in members)
+                    found.append((Line(model, recipe, None, "", together), request))
+        return sorted(found, key=lambda pair: (not self._places(*pair) <= set(self.by_place), -len(pair[1].seeds)))
+
+    def _places(self, line: Line, request: Request) -> set[Place]:
+        """Where the cells of a request stand."""
+        return {place for point in request.grid.points for place in _places_at(line, request, point)}
 
     def curves(self) -> pa.Table:
         """One row per metric in a cell, and per metric at a point averaged over seeds (null seed)."""
         rows: list[dict[str, Any]] = []
-        lines = self.lines()
+        lines = {line.checkpoint: line for line in self.lines()}
         for cell in self.cells:
-            line = next(line for line in lines if line.checkpoint == cell.checkpoint)
-            rows += self._rows(
-                line.columns(cell), cell.stress, cell.params, cell.point, cell.seed, 1, self.scores[cell.key]
-            )
-        for line, request in itertools.product(lines, self._requests()):
+            who = lines[cell.checkpoint].columns(cell)
+            rows += self._rows(who, cell.stress, cell.params, cell.point, cell.seed, 1, self.scores[cell.key])
+        for line, request in self.asked():
             for point in request.grid.points:
                 cells = self._cells(line, request, point)
                 if cells is not None:
@@ -174,11 +188,7 @@ class Tables:
 
     def nauc(self) -> pa.Table:
         """One row per metric, line and requested grid."""
-        rows = [
-            row
-            for line, request in itertools.product(self.lines(), self._requests())
-            for row in self._grid_rows(line, request)
-        ]
+        rows = [row for line, request in self.asked() for row in self._grid_rows(line, request)]
         return pa.Table.from_pylist(_distinct_rows(rows), schema=NAUC)
 
     def _grid_rows(self, line: Line, request: Request) -> Iterator[dict[str, Any]]:
@@ -217,30 +227,20 @@ class Tables:
                     "retention": _number(float(kept)),
                     "clean": _number(base.value[i]),
                     "floor": _number(self.floor[i]),
+                    "n": self.n,
                     "n_seeds": len(request.seeds) if request.stress.stressor.random else 1,
                     "n_groups": self.n_groups,
                     "nulls": int(nulls[i]),
                     "note": note,
                 }
 
-    def _requests(self) -> list[Request]:
-        """The requests, those with most seeds first: where two ask for the same point, the best known one is kept."""
-        return sorted(self.planned.requests, key=lambda request: -len(request.seeds))
-
     def _cells(self, line: Line, request: Request, point: Point) -> list[Cell] | None:
         """The cells of a point over training and corruption seeds; None when any is missing."""
-        if point.is_clean:
-            return self._clean(line) or None
-        stress = request.stress
-        wanted = [
-            (member, stress.name, stress.options, point, seed)
-            for member in line.members
-            for seed in request.seeds_of(point)
-        ]
-        return [self.by_place[place] for place in wanted] if all(p in self.by_place for p in wanted) else None
+        places = _places_at(line, request, point)
+        return [self.by_place[p] for p in places] if all(p in self.by_place for p in places) else None
 
     def _clean(self, line: Line) -> list[Cell]:
-        places = [(member, "clean", (), Point(), None) for member in line.members]
+        places = [(member, *CLEAN_PLACE) for member in line.members]
         return [self.by_place[p] for p in places] if all(p in self.by_place for p in places) else []
 
 
@@ -260,11 +260,9 @@ def _summaries(grid: Grid, curve: list[Scores], metrics: Sequence[str], missing:
     values = np.stack([s.value for s in curve])  # (P, M)
     drawn = np.stack([s.replicates for s in curve])  # (P, B, M)
     undefined = np.full_like(values[0], np.nan), np.full_like(drawn[0], np.nan)
-    if missing:
-        yield (
-            str(grid),
-            _summary(values, undefined, metrics, f"{missing} of {len(grid.points)} grid points are missing"),
-        )
+    if missing:  # a mean over part of a grid is not the grid's
+        note = f"{missing} of {len(grid.points)} grid points are missing"
+        yield str(grid), Summary(undefined[0], undefined[1], undefined[0], undefined[0], note)
     elif grid.conditions:
         note = "available sets have no severity axis; grid_mean is the mean over them"
         yield str(grid), _summary(values, undefined, metrics, note)
@@ -325,8 +323,16 @@ def derive(store: Store, planned: Planned) -> None:
     store.write_table("cells", cells_table(store, planned))
 
 
-def _place(cell: Cell) -> tuple[Any, ...]:
+def _place(cell: Cell) -> Place:
     return (cell.checkpoint, cell.stress, cell.options, cell.point, cell.seed)
+
+
+def _places_at(line: Line, request: Request, point: Point) -> list[Place]:
+    """The places of a point over training and corruption seeds; at a clean point those of the clean cells."""
+    if point.is_clean:
+        return [(member, *CLEAN_PLACE) for member in line.members]
+    stress = request.stress
+    return [(m, stress.name, stress.options, point, seed) for m in line.members for seed in request.seeds_of(point)]
 
 
 def _own_decisions(extras: pa.MapArray, metrics: Sequence[str]) -> dict[str, Array]:

@@ -148,7 +148,7 @@ class _Split:
     def flat_numbers(self, value: Any) -> _Array | None:
         """An array of a list of numbers. Nested lists are not followed: a small file can nest them without end."""
         items = value.ravel().tolist() if isinstance(value, np.ndarray) else value
-        if not isinstance(items, list) or not all(isinstance(i, (int, float, np.number, np.bool)) for i in items):
+        if not isinstance(items, list) or not all(isinstance(i, (int, float, np.number, np.bool_)) for i in items):
             return None
         return np.array(items).reshape(value.shape if isinstance(value, np.ndarray) else len(items))
 

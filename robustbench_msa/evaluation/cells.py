@@ -155,7 +155,7 @@ def cell_at(subject: Subject, setting: Setting, stress: Stress, point: Point, se
         options=stress.options,
         params=stress.params,
         pool=setting.pool if stressor.uses_pool else None,
-        reference=setting.reference if stressor.needs_reference or ("fill", "mean") in stress.options else None,
+        reference=setting.reference if stress.uses_reference else None,
         severity=point.severity,
         severity_2=point.severity_2,
         condition=point.condition,

@@ -70,6 +70,7 @@ NAUC = pa.schema(
         ("retention", pa.float64()),
         ("clean", pa.float64()),
         ("floor", pa.float64()),
+        ("n", pa.int64()),
         ("n_seeds", pa.int64()),
         ("n_groups", pa.int64()),
         ("n_train_seeds", pa.int64()),

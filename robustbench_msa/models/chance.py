@@ -51,9 +51,7 @@ class Chance(MSAModel):
         """
         labels = train_labels.double()
         if labels.numel() == 0:
-            raise InputError(
-                "chance: expected the training labels, got none; give the labels of a non-empty split"
-            )
+            raise InputError("chance: expected the training labels, got none; give the labels of a non-empty split")
         return cls(labels.mean().item(), labels.quantile(0.5).item())
 
     def encode_modality(self, modality: str, x: Tensor, lengths: Tensor) -> Part:

@@ -24,6 +24,7 @@ from robustbench_msa.models.layers import (
     require_features,
     require_regression_on_features,
     valid_steps,
+    wide_linear,
 )
 
 
@@ -64,14 +65,12 @@ class LateFusion(MSAModel):
     def __init__(self, spec: InputSpec, config: LateFusionConfig) -> None:
         super().__init__(spec, config)
         require_regression_on_features(self.name, spec)
-        self.standardise = nn.ModuleDict(
-            {m: Standardise(d) for m, d in zip(MODALITIES, spec.dims, strict=True)}
-        )
+        self.standardise = nn.ModuleDict({m: Standardise(d) for m, d in zip(MODALITIES, spec.dims, strict=True)})
         self.subnet = nn.ModuleDict(
             {m: _dnn(d, config.hidden, config.dropout) for m, d in zip(MODALITIES, spec.dims, strict=True)}
         )
         self.post_fusion = _dnn(3 * config.hidden, config.fusion, config.dropout)
-        self.head = nn.Linear(config.fusion, 1)
+        self.head = wide_linear(config.fusion, 1)
 
     def fit_statistics(self, train: Batch) -> None:
         fit_standardisers((s for s in self.standardise.values() if isinstance(s, Standardise)), train)
@@ -94,5 +93,9 @@ class LateFusion(MSAModel):
 
 def _dnn(d_in: int, d_hidden: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Dropout(dropout), nn.Linear(d_in, d_hidden), nn.ReLU(), nn.Linear(d_hidden, d_hidden), nn.ReLU()
+        nn.Dropout(dropout),
+        wide_linear(d_in, d_hidden),
+        nn.ReLU(),
+        wide_linear(d_hidden, d_hidden),
+        nn.ReLU(),
     )

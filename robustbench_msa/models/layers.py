@@ -17,8 +17,8 @@ class Standardise(nn.Module):
     """(x - mean) / std per feature, with the training split's statistics; until ``fit``, the identity.
 
     A step that is all zero (padding, or lost to a stressor that fills with zeros) maps to zero, never to -mean/std:
-    for a model, lost is lost and not an extreme value. Standardised values are clipped to ``limit`` standard deviations:
-    single clips of raw COVAREP features lie 150 of them out.
+    for a model, lost is lost and not an extreme value. Standardised values are clipped to ``limit`` standard
+    deviations: single clips of raw COVAREP features lie 150 of them out.
 
     >>> standardise = Standardise(2)
     >>> standardise.fit(torch.tensor([[[1.0, 5.0], [3.0, 5.0], [9.0, 9.0]]]), torch.tensor([[True, True, False]]))
@@ -105,7 +105,7 @@ class SequenceEncoder(nn.Module):
         self.standardise = Standardise(d_in)
         self.project = nn.Linear(d_in, d_model)
         self.convs = nn.ModuleList(nn.Conv1d(d_model, d_model, 3, padding=1) for _ in range(conv_layers))
-        self.score = nn.Linear(d_model + 2 * self.FREQUENCIES, 1)
+        self.score = nn.Linear(d_model + 2 * self.FREQUENCIES, 1, bias=False)  # softmax ignores a shift
         self.norm = nn.LayerNorm(d_model) if normalise else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.score.weight)  # pooling starts as the plain mean
@@ -126,12 +126,23 @@ class SequenceEncoder(nn.Module):
         place = relative_position(lengths, h.shape[1], self.FREQUENCIES)
         score = self.score(torch.cat([h, place], dim=-1)).squeeze(-1)  # (N, T)
         # a large finite number: a sample without any valid step must not become NaN
-        return score.masked_fill(~valid, -1e9).softmax(dim=1)
+        weights: Tensor = score.masked_fill(~valid, -1e9).softmax(dim=1)
+        return weights
 
 
-def encoders(
-    spec: InputSpec, d_model: int, dropout: float, conv_layers: int, normalise: bool
-) -> nn.ModuleDict:
+def wide_linear(d_in: int, d_out: int, gain: float = math.sqrt(2.0)) -> nn.Linear:
+    """A linear layer that starts with weights of std gain / sqrt(d_in) (gain sqrt 2: He et al. 2015) and no bias.
+
+    PyTorch's default starts at a sixth of that variance: the rectifiers after it are nearly linear, and from 1,284
+    samples no late-fusion network learned the product of three modalities.
+    """
+    layer = nn.Linear(d_in, d_out)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(d_in))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def encoders(spec: InputSpec, d_model: int, dropout: float, conv_layers: int, normalise: bool) -> nn.ModuleDict:
     """One SequenceEncoder a modality, under "text", "audio", "vision"."""
     return nn.ModuleDict(
         {

@@ -24,6 +24,7 @@ from robustbench_msa.models.layers import (
     require_choice,
     require_features,
     require_regression_on_features,
+    wide_linear,
 )
 
 
@@ -59,9 +60,7 @@ class QAMoEConfig:
         require_choice("qa_moe: quality_predictor", self.quality_predictor, ("mlp", "affine"))
         require_choice("qa_moe: fusion", self.fusion, ("mlp", "mean"))
         if not 1 <= self.top_k <= self.num_experts:
-            raise InputError(
-                f"qa_moe: top_k must be between 1 and num_experts={self.num_experts}; got {self.top_k}"
-            )
+            raise InputError(f"qa_moe: top_k must be between 1 and num_experts={self.num_experts}; got {self.top_k}")
 
 
 _PAPER = QAMoEConfig()
@@ -77,7 +76,8 @@ class QAMoE(MSAModel):
     projections of eq. 4-5 are one a modality. Eq. 7 routes mu_m, so nothing is sampled: the model is deterministic.
     The paper's model is never told what is missing, so ``present`` is not read: what is told absent comes in as zeros.
 
-    Extras: "r" ``(N, 3)``, "gates" ``(N, 3 N_e)`` (text's experts, audio's, vision's; as used in eq. 7), "log_variance" ``(N,)``.
+    Extras: "r" ``(N, 3)``, "gates" ``(N, 3 N_e)`` (text's experts, audio's, vision's; as
+    used in eq. 7), "log_variance" ``(N,)``.
     """
 
     name: ClassVar[str] = "qa_moe"
@@ -100,16 +100,15 @@ class QAMoE(MSAModel):
         self.w_g = nn.Linear(d, config.num_experts, bias=False)
         self.experts = GLUExperts(config.num_experts, d)
         self.y_prior = nn.Parameter(torch.zeros(d))
+        width = (3 if config.fusion == "mlp" else 1) * d
         self.fusion = nn.Sequential(
-            nn.Linear((3 if config.fusion == "mlp" else 1) * d, d), nn.GELU(), nn.Dropout(config.dropout)
+            nn.LayerNorm(width), wide_linear(width, d, gain=2.0), nn.GELU(), nn.Dropout(config.dropout)
         )
         self.value = nn.Linear(d, 1)
         self.log_variance = nn.Linear(d, 1)
 
     def fit_statistics(self, train: Batch) -> None:
-        fit_standardisers(
-            (e.standardise for e in self.encoder.values() if isinstance(e, SequenceEncoder)), train
-        )
+        fit_standardisers((e.standardise for e in self.encoder.values() if isinstance(e, SequenceEncoder)), train)
 
     def encode_modality(self, modality: str, x: Tensor, lengths: Tensor) -> Part:
         require_features(modality, x, self.spec.dims[MODALITIES.index(modality)])
@@ -126,7 +125,7 @@ class QAMoE(MSAModel):
 
     def gates(self, mu: Tensor) -> Tensor:
         """g(mu_m) ``(N, N_e)`` with all but the top k at zero (4.1.2)."""
-        g = self.w_g(mu).softmax(dim=1)
+        g: Tensor = self.w_g(mu).softmax(dim=1)  # sec. 3.4.2
         kept = torch.zeros_like(g).scatter(1, g.topk(self.config.top_k, dim=1).indices, 1.0)
         g = g * kept
         return g / g.sum(dim=1, keepdim=True) if self.config.renormalise else g
@@ -147,9 +146,7 @@ class QAMoE(MSAModel):
             r[m], gates[m] = self.modality_quality(m, u, mu), self.gates(mu)
             y[m] = self.refine(mu, r[m], gates[m])
         stacked = torch.stack([y[m] for m in MODALITIES], dim=1)  # (N, 3, d)
-        h_final = self.fusion(
-            stacked.flatten(1) if self.config.fusion == "mlp" else stacked.mean(dim=1)
-        )  # (N, d)
+        h_final = self.fusion(stacked.flatten(1) if self.config.fusion == "mlp" else stacked.mean(dim=1))  # (N, d)
         value = self.value(h_final).squeeze(1)  # (N,)  eq. 8
         log_variance = self.log_variance(h_final).squeeze(1)  # (N,)  eq. 9
         extras = {
@@ -175,7 +172,8 @@ class GLUExperts(nn.Module):
         self.bias = nn.Parameter(torch.stack([u.bias.detach()[None] for u in units]))  # (N_e, 1, 2d)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.glu(torch.baddbmm(self.bias, x.expand(len(self.weight), -1, -1), self.weight), dim=-1)
+        y: Tensor = F.glu(torch.baddbmm(self.bias, x.expand(len(self.weight), -1, -1), self.weight), dim=-1)
+        return y
 
 
 def gaussian_nll(value: Tensor, log_variance: Tensor, y: Tensor) -> Tensor:

@@ -36,21 +36,22 @@ VIEWS: tuple[str, ...] = ("0", "-T", "-A", "-V")
 class RIDERMoEConfig:
     """The paper's numbers for CMU-MOSI by default (C.5). Where it is silent or contradicts itself, an option:
 
-    mask: MASK_m is "a fixed or randomly sampled vector" (B.2): "fixed" is zero (the mean of a normalised h_m), "random" is
-        drawn once when the model is built and kept, "learned" is trained.
+    mask: MASK_m is "a fixed or randomly sampled vector" (B.2): "fixed" is zero (the mean of a normalised h_m),
+        "random" is drawn once when the model is built and kept, "learned" is trained.
     r_bar: "as_written" (eq. 29) is 1/3 for every sample, because the r_m sum to one; "unnormalised" is the mean of
         1 - H_m / log K, which does what the text wants of it: large where all three modalities are reliable.
     detach_r: the paper does not say whether r_m and r_bar carry gradients when they weigh eq. 44, 46, 48 and 51; as
         written they do (False).
-    probe_absent: whether the probe of a modality that is told absent (and so sees MASK_m) is trained too. The paper trains on
-        complete data: its probes never see MASK_m in training (False).
-    fused_token: the experts are Transformers and need a sequence. f_fuse gives four tokens: one a modality and one that the
-        experts read out. The fourth is a learned vector plus an MLP of [h_T; h_A; h_V] ("mlp") or that vector alone ("learned").
+    probe_absent: whether the probe of a modality that is told absent (and so sees MASK_m) is trained too. The paper
+        trains on complete data: its probes never see MASK_m in training (False).
+    fused_token: the experts are Transformers and need a sequence. f_fuse gives four tokens: one a modality and one
+        that the experts read out, a learned vector plus an MLP of [h_T; h_A; h_V] ("mlp") or that vector alone
+        ("learned").
     conv_layers, normalise: the sequence encoder's (layers.SequenceEncoder); the paper does not describe g_m.
 
     Ablations (table 3): lambda_p=0; no_consensus; lambda_PID=0 with lambda_syn=0; no_L_PID; no_L_syn; no_L_syn_off;
-    no_L_syn_res; no_masked_views (L_PID and L_syn_off have no views to compare; L_syn_res needs the full view alone and
-    stays); single_expert (one head of about the five's parameters; no router and no DIR, the probes stay).
+    no_L_syn_res; no_masked_views (L_PID and L_syn_off have no views to compare; L_syn_res needs the full view alone
+    and stays); single_expert (one head of about the five's parameters; no router and no DIR, the probes stay).
     """
 
     d_model: int = 128
@@ -86,9 +87,7 @@ class RIDERMoEConfig:
         require_choice("rider_moe: r_bar", self.r_bar, ("as_written", "unnormalised"))
         require_choice("rider_moe: fused_token", self.fused_token, ("mlp", "learned"))
         if self.d_model % self.expert_heads:
-            raise InputError(
-                f"rider_moe: expert_heads={self.expert_heads} must divide d_model={self.d_model}"
-            )
+            raise InputError(f"rider_moe: expert_heads={self.expert_heads} must divide d_model={self.d_model}")
         if not 0 <= self.alpha <= 1:
             raise InputError(f"rider_moe: alpha must be between 0 and 1 (eq. 28); got {self.alpha}")
 
@@ -119,12 +118,12 @@ class Routing(NamedTuple):
 class RIDERMoE(MSAModel):
     """Five scalar experts on four tokens, mixed by a router that a prior of reliability and consensus biases.
 
-    A modality that is told absent has MASK_m in place of h_m, for the fusion and for its probe (C.2 replaces the encoder's
-    output). The probe never saw MASK_m in training, so the entropy it gives there, and with it r_m, is arbitrary: one
-    constant per checkpoint, not a measured unreliability.
+    A modality that is told absent has MASK_m in place of h_m, for the fusion and for its probe (C.2 replaces the
+    encoder's output). The probe never saw MASK_m in training, so the entropy it gives there, and with it r_m, is
+    arbitrary: one constant per checkpoint, not a measured unreliability.
 
-    Extras: "routing" pi ``(N, 5)`` and "experts" y_e ``(N, 5)`` in the order of EXPERTS (one column each for single_expert),
-    "r" ``(N, 3)``, "consensus" ``(N,)``, "entropy" ``(N, 3)``.
+    Extras: "routing" pi ``(N, 5)`` and "experts" y_e ``(N, 5)`` in the order of EXPERTS (one column each for
+    single_expert), "r" ``(N, 3)``, "consensus" ``(N,)``, "entropy" ``(N, 3)``.
     """
 
     name: ClassVar[str] = "rider_moe"
@@ -151,9 +150,7 @@ class RIDERMoE(MSAModel):
             self.register_buffer("mask", mask)
         self.probe = nn.ModuleDict({m: nn.Linear(d, c.K) for m in MODALITIES})
         self.f_fuse = Fusion(d, c.dropout, c.fused_token)
-        width = (
-            5 * c.d_ff + 8 * d if c.single_expert else c.d_ff
-        )  # as many weights as the five: 5 (4 d^2 + 2 d d_ff)
+        width = 5 * c.d_ff + 8 * d if c.single_expert else c.d_ff  # as many weights as the five: 5 (4 d^2 + 2 d d_ff)
         self.experts = TransformerExperts(
             1 if c.single_expert else 5, c.expert_layers, c.expert_heads, d, width, c.dropout
         )
@@ -162,9 +159,7 @@ class RIDERMoE(MSAModel):
         self.router = nn.Sequential(nn.Linear(4 * d, d), nn.GELU(), nn.Dropout(c.dropout), nn.Linear(d, 5))
 
     def fit_statistics(self, train: Batch) -> None:
-        fit_standardisers(
-            (e.standardise for e in self.encoder.values() if isinstance(e, SequenceEncoder)), train
-        )
+        fit_standardisers((e.standardise for e in self.encoder.values() if isinstance(e, SequenceEncoder)), train)
 
     def encode_modality(self, modality: str, x: Tensor, lengths: Tensor) -> Part:
         require_features(modality, x, self.spec.dims[MODALITIES.index(modality)])
@@ -194,9 +189,7 @@ class RIDERMoE(MSAModel):
         return torch.where(present[..., None], h, self.mask)
 
     def probe_modalities(self, h: Tensor) -> Probes:
-        logits = torch.stack(
-            [self.probe[m](h[:, i]) for i, m in enumerate(MODALITIES)], dim=1
-        )  # (N, 3, K)  eq. 21
+        logits = torch.stack([self.probe[m](h[:, i]) for i, m in enumerate(MODALITIES)], dim=1)  # (N, 3, K)  eq. 21
         p = logits.softmax(dim=2)  # eq. 22
         return Probes(logits, p, entropy(p, self.config.epsilon))
 
@@ -206,9 +199,7 @@ class RIDERMoE(MSAModel):
         z = z.flatten(1)  # (N, 4d): the vector z^(0) of the router and the importance layer
         importance = self.importance(z).softmax(dim=1)  # (N, 3)  eq. 26-27
         r = reliability(probes.entropy, importance, c.alpha)  # (N, 3)  eq. 25, 28-29
-        r_bar = (
-            r.mean(dim=1) if c.r_bar == "as_written" else (1 - probes.entropy / math.log(c.K)).mean(dim=1)
-        )  # eq. 29
+        r_bar = r.mean(dim=1) if c.r_bar == "as_written" else (1 - probes.entropy / math.log(c.K)).mean(dim=1)  # eq. 29
         cons_score = consensus(probes.p, c.gamma, c.epsilon)  # (N,)  eq. 30-33
         if c.single_expert:
             return Routing(torch.ones(len(z), 1, device=z.device), r, r_bar, cons_score)
@@ -263,9 +254,7 @@ def probe_loss(logits: Tensor, classes: Tensor, told: Tensor) -> Tensor:
 
     logits ``(N, 3, K)``, classes ``(N,)``, told present ``(N, 3)``.
     """
-    cross_entropy = F.cross_entropy(
-        logits.flatten(0, 1), classes.repeat_interleave(3), reduction="none"
-    ).view(-1, 3)
+    cross_entropy = F.cross_entropy(logits.flatten(0, 1), classes.repeat_interleave(3), reduction="none").view(-1, 3)
     return ((cross_entropy * told).sum(dim=0) / told.sum(dim=0).clamp(min=1)).sum()  # eq. 23
 
 
@@ -289,7 +278,10 @@ def consensus(p: Tensor, gamma: float, epsilon: float) -> Tensor:
 
 
 def dir_losses(y_e: Tensor, routing: Routing, y: Tensor, c: RIDERMoEConfig) -> dict[str, Tensor]:
-    """Disentangled interaction regularisation (B.3), means over the batch. y_e ``(P, N, 5)``, P = 4, or 1 without masked views."""
+    """Disentangled interaction regularisation (B.3), means over the batch.
+
+    y_e ``(P, N, 5)``: P = 4 views, or the full one alone when there are no masked views.
+    """
     r, r_bar = (routing.r.detach(), routing.r_bar.detach()) if c.detach_r else (routing.r, routing.r_bar)
     off = routing.pi.new_zeros(())
     masked = len(y_e) == len(VIEWS)
@@ -309,9 +301,7 @@ def dir_losses(y_e: Tensor, routing: Routing, y: Tensor, c: RIDERMoEConfig) -> d
 
 def uniqueness_loss(y_e: Tensor, r: Tensor) -> Tensor:
     """U_m answers alike in the views that keep m. y_e ``(4, N, 5)``, r ``(N, 3)``."""
-    change = (
-        y_e[0, :, :3] - y_e[1:, :, :3]
-    ).square()  # (3 views, N, 3 experts): [v, :, m] is (y_Um^(0) - y_Um^(-v))^2
+    change = (y_e[0, :, :3] - y_e[1:, :, :3]).square()  # (3 views, N, 3 experts): [v, :, m] is (y_Um^(0) - y_Um^(-v))^2
     keeps_m = 1 - torch.eye(3, device=y_e.device)  # P_m without 0: the views -v, v other than m  eq. 42
     per_modality = torch.einsum("vnm,vm->nm", change, keeps_m) / 2  # (N, 3)  eq. 43
     return (r * per_modality).sum(dim=1).mean()  # eq. 44
@@ -336,7 +326,7 @@ def synergy_residual_loss(y_e: Tensor, pi: Tensor, y: Tensor, r_bar: Tensor) -> 
 
 
 class Fusion(nn.Module):
-    """f_fuse: h ``(N, 3, d)`` to four tokens z ``(N, 4, d)``: text, audio, vision, and the one that the experts read out."""
+    """f_fuse: h ``(N, 3, d)`` to four tokens z ``(N, 4, d)``: text, audio, vision, and the one the experts read out."""
 
     def __init__(self, d: int, dropout: float, fused_token: str) -> None:
         super().__init__()
@@ -344,9 +334,7 @@ class Fusion(nn.Module):
         self.readout = nn.Parameter(torch.randn(d) / math.sqrt(d))
         self.mix: nn.Module | None = None
         if fused_token == "mlp":
-            self.mix = nn.Sequential(
-                nn.Linear(3 * d, 2 * d), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * d, d)
-            )
+            self.mix = nn.Sequential(nn.Linear(3 * d, 2 * d), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * d, d))
 
     def forward(self, h: Tensor) -> Tensor:
         tokens = [token(h[:, m]) for m, token in enumerate(self.token)]
@@ -380,7 +368,7 @@ class TransformerExperts(nn.Module):
 
 
 class ExpertBlock(nn.Module):
-    """One Transformer layer an expert, on ``(E, N tokens, d)``: attention among the tokens of a sample, then feed-forward."""
+    """One Transformer layer an expert, on ``(E, N tokens, d)``: attention within each sample, then feed-forward."""
 
     def __init__(self, experts: int, heads: int, d: int, d_ff: int, dropout: float) -> None:
         super().__init__()
@@ -393,7 +381,8 @@ class ExpertBlock(nn.Module):
     def forward(self, x: Tensor, tokens: int) -> Tensor:
         x = x + self.dropout(self.out(self.attend(self.norm_attention(x), tokens)))
         wide = self.dropout(F.gelu(self.widen(self.norm_ff(x))))  # (E, N tokens, d_ff)
-        return x + self.dropout(self.narrow(wide))
+        y: Tensor = x + self.dropout(self.narrow(wide))
+        return y
 
     def attend(self, x: Tensor, tokens: int) -> Tensor:
         e, rows, d = x.shape
@@ -409,12 +398,8 @@ class ExpertLinear(nn.Module):
     def __init__(self, experts: int, d_in: int, d_out: int) -> None:
         super().__init__()
         layers = [nn.Linear(d_in, d_out) for _ in range(experts)]
-        self.weight = nn.Parameter(
-            torch.stack([layer.weight.detach().T for layer in layers])
-        )  # (E, d_in, d_out)
-        self.bias = nn.Parameter(
-            torch.stack([layer.bias.detach()[None] for layer in layers])
-        )  # (E, 1, d_out)
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))  # (E, d_in, d_out)
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))  # (E, 1, d_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.baddbmm(self.bias, x, self.weight)
@@ -429,7 +414,8 @@ class ExpertNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(experts, 1, d))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+        normal: Tensor = F.layer_norm(x, x.shape[-1:])
+        return normal * self.weight + self.bias
 
 
 def _is(m: int, h: Tensor) -> Tensor:

@@ -146,14 +146,17 @@ def _aligned(scores: Sequence[Score], metric: Metric, mark: Callable[[Score], st
     """
     values = [names.format_value(metric, score.value) for score in scores]
     intervals = [names.format_interval(metric, score.ci_low, score.ci_high) for score in scores]
-    width, wide = (max(map(len, column), default=0) for column in (values, intervals))
     notes = [f"({mark(score)})" if mark(score) else "" for score in scores]
-    after = max(map(len, [f" {interval or note}".rstrip() for interval, note in zip(intervals, notes, strict=True)]))
-    before = max(width, len(names.metric_label(metric)) - after)
+    wide = max(map(len, intervals), default=0)
+    tails = [
+        f" {interval:>{wide}}" if interval else f" {note}" if note else ""
+        for interval, note in zip(intervals, notes, strict=True)
+    ]
+    after = max(map(len, tails), default=0)
+    before = max(*map(len, values), len(names.metric_label(metric)) - after)
     texts = []
-    for score, value, interval, note in zip(scores, values, intervals, notes, strict=True):
+    for score, value, tail in zip(scores, values, tails, strict=True):
         text = Text(" " * (before - len(value)), justify="left")
         text.append(value, style={1: "bold", 2: "underline"}.get(score.place, ""))
-        text.append(f" {interval:>{wide}}" if interval else f" {note}", style="dim")
-        texts.append(text)
+        texts.append(text.append(tail, style="dim"))
     return texts

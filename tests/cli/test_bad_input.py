@@ -79,7 +79,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*MODEL, "--stress", "missing-random:told=maybe"),
         ("expected true or false", "'maybe'"),
     ),
-    "fill for other text": ((*MODEL, *SMALL, "--stress", "missing-random:fill=unk"), ("fill=unk", "token ids", "zeros")),
+    "fill for other text": (
+        (*MODEL, *SMALL, "--stress", "missing-random:fill=unk"),
+        ("fill=unk", "token ids", "zeros"),
+    ),
     "unknown protocol": ((*MODEL, "--protocol", "ridr"), ("'ridr'", "did you mean 'rider'?", ".toml")),
     "missing protocol file": ((*MODEL, "--protocol", "mine.toml"), ("mine.toml", "cannot be read")),
     "grid not increasing": ((*MODEL, *STRESS, "--grid", "0,0.4,0.2"), ("must increase", "0,0.4,0.2")),
@@ -92,7 +95,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "grid too long": ((*MODEL, *STRESS, "--grid", "0:0.9:0.000001"), ("at most|more than", "larger step")),
     "grid empty": ((*MODEL, *STRESS, "--grid", ""), ("grid",)),
     "grid of one axis for two": ((*MODEL, "--stress", "spectrum", "--grid", "0:0.4:0.2"), ("a product of two axes",)),
-    "grid of sets for severities": ((*MODEL, "--stress", "missing-fixed", "--grid", "0:1:0.5"), ("not an available set",)),
+    "grid of sets for severities": (
+        (*MODEL, "--stress", "missing-fixed", "--grid", "0:1:0.5"),
+        ("not an available set",),
+    ),
     "grid with two stresses": (
         (*MODEL, *STRESS, "--stress", "noise", "--grid", "0:0.4:0.2"),
         ("--grid needs exactly one --stress", "got 2"),

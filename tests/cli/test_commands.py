@@ -6,12 +6,15 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from robustbench_msa.benchmark import benchmark
+from robustbench_msa.data.synth import make_synth
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.models.checkpoint import Checkpoint
 
@@ -19,20 +22,31 @@ PNG, PDF = b"\x89PNG", b"%PDF"
 QUICK = ("--seeds", 1, "--no-plots")
 
 
+@pytest.fixture(scope="module")
+def kept(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with two stresses."""
+    out = tmp_path_factory.mktemp("kept") / "r"
+    tiny = make_synth(sizes=(60, 20, 40))
+    for stress, grid in (("missing", "0:0.8:0.4"), ("spectrum", "0,0.3x0,0.3,0.6")):
+        command = f"msabench run --model late_fusion --stress {stress} --grid {grid}"
+        benchmark(
+            "late_fusion", stress, grid, checkpoint=checkpoint.path, dataset=tiny, seeds=1, out=out, command=command
+        )
+    return out
+
+
 @pytest.fixture
-def done(run) -> Path:
-    """A finished run with two stresses, in the folder ``r``."""
-    ran = run("--stress", "missing", "--stress", "spectrum", "--seeds", 1, "--quiet", "--no-plots", "--out", "r")
-    assert (ran.code, ran.out, ran.err) == (0, "", "")
-    return Path("r")
+def done(kept: Path, msabench) -> Path:
+    """A copy of it in the folder ``r``."""
+    return Path(shutil.copytree(kept, "r"))
 
 
 def test_run_prints_tables_and_writes_everything(run) -> None:
     ran = run("--stress", "missing", "--grid", "0:0.8:0.4", "--seeds", 2, "--out", "r")
     assert ran.code == 0, ran.err
     assert "15 cells computed, 0 already there -> r" in ran.out  # 3 models, each clean and 2 severities of 2 seeds
-    for words in ("nAUC", "MAE", "Corr", "LF-DNN|late_fusion", "chance|Chance", "racle", "0.4", "0.8"):
-        assert any(w in ran.out for w in words.split("|")), words
+    for words in ("nAUC", "MAE", "Corr", "Late fusion", "hance", "racle", "0.4", "0.8"):
+        assert words in ran.out
     assert "msabench leaderboard r" in ran.out
     r = Path("r")
     assert len(list((r / "predictions").glob("*.parquet"))) == 15
@@ -84,7 +98,8 @@ def test_quiet_prints_nothing(run) -> None:
 
 
 def test_figures_for_one_and_two_axes(run) -> None:
-    ran = run("--stress", "missing", "--stress", "spectrum:told=true", "--seeds", 1, "--json", "--out", "r")
+    run("--stress", "missing", "--grid", "0,0.4", *QUICK, "--quiet", "--out", "r")
+    ran = run("--stress", "spectrum:told=true", "--grid", "0,0.3x0,0.4", "--seeds", 1, "--json", "--out", "r")
     figures = json.loads(ran.out)["figures"]
     assert len(figures) == 2
     for figure in map(Path, figures):
@@ -125,7 +140,9 @@ def test_without_references(run) -> None:
 
 def test_a_checkpoint_by_its_folder(msabench, checkpoint: Checkpoint) -> None:
     small = ("--dataset", "synth:train=60,valid=20,test=40")
-    ran = msabench("run", "--checkpoint", checkpoint.path, *small, "--stress", "missing", *QUICK, "--json", "--out", "r")
+    ran = msabench(
+        "run", "--checkpoint", checkpoint.path, *small, "--stress", "missing", *QUICK, "--json", "--out", "r"
+    )
     assert {row["model"] for row in json.loads(ran.out)["nauc"]} == {"late_fusion", "chance", "oracle"}
 
 
@@ -177,12 +194,17 @@ def test_leaderboard_of_one_metric_and_sorted(done: Path, msabench) -> None:
     ran = msabench("leaderboard", done, "--metric", "corr", "--sort", "missing", "--format", "csv")
     assert ran.code == 0
     frame = pd.read_csv(io.StringIO(ran.out))
-    assert len(frame) == 3
-    for wrong, word in ((("--metric", "acc9"), "acc9"), (("--sort", "nois"), "nois"), (("--format", "xls"), "xls|terminal")):
+    assert set(frame["metric"]) == {"corr"}
+    assert len(frame) == 3 * 2
+    for wrong, word in (
+        (("--metric", "acc9"), "acc9"),
+        (("--sort", "nois"), "nois"),
+        (("--format", "xls"), "terminal"),
+    ):
         bad = msabench("leaderboard", done, *wrong)
         assert bad.code == 2
         assert bad.err.count("\n") == 1
-        assert any(w in bad.err for w in word.split("|"))
+        assert word in bad.err
 
 
 @pytest.mark.parametrize(
@@ -256,7 +278,7 @@ def test_status_of_a_finished_run(done: Path, msabench) -> None:
     assert "late_fusion" in ran.out
     record = json.loads(msabench("status", done, "--json").out)
     assert record["complete"] is True
-    assert record["done"] == record["planned"] == 3 * (1 + 4 + 63)
+    assert record["done"] == record["planned"] == 3 * (1 + 2 + 5)
     assert record["failures"] == {}
 
 
@@ -267,13 +289,13 @@ def test_status_of_an_unfinished_run(done: Path, msabench) -> None:
         (done / "predictions" / f"{key}.parquet").unlink()
     ran = msabench("status", done)
     assert ran.code == 3
-    assert re.search(r"all\s+202\s+204", ran.out)
+    assert re.search(r"all\s+22\s+24", ran.out)
     assert "to continue: msabench run --model late_fusion" in ran.out
     record = json.loads(msabench("status", done, "--json").out)
     assert record["complete"] is False
-    assert (record["done"], record["planned"]) == (202, 204)
+    assert (record["done"], record["planned"]) == (22, 24)
     (line,) = [x for x in record["lines"] if (x["model"], x["stress"]) == ("chance", "missing")]
-    assert (line["done"], line["planned"]) == (2, 4)
+    assert (line["done"], line["planned"]) == (0, 2)
 
 
 def test_a_failed_cell_is_exit_code_3_and_how_to_go_on(run, msabench, monkeypatch) -> None:
@@ -310,7 +332,8 @@ def test_a_damaged_cell_is_computed_again(run, msabench) -> None:
     paths = sorted(Path("r/predictions").iterdir())
     whole = [path.read_bytes() for path in paths[:2]]
     paths[0].write_bytes(whole[0][: len(whole[0]) // 2])
-    paths[1].write_bytes(whole[1][:4] + bytes(b ^ 0xFF for b in whole[1][4:400]) + whole[1][400:])  # its footer is whole
+    footer = len(whole[1]) - 8 - int.from_bytes(whole[1][-8:-4], "little")  # where the values end
+    paths[1].write_bytes(whole[1][:4] + bytes(b ^ 0xFF for b in whole[1][4:footer]) + whole[1][footer:])
     ran = run(*arguments, "--json")
     assert ran.code == 0, ran.err
     again = json.loads(ran.out)
@@ -330,10 +353,23 @@ def test_train_writes_a_checkpoint_that_run_finds(msabench) -> None:
     assert config["training"]["command"].startswith("msabench train --model late_fusion")
     assert Path("checkpoints/synth/late_fusion/clean/7/model.safetensors").is_file()
     ran = msabench(
-        "run", "--model", "late_fusion", *small, "--train-seed", "all", "--stress", "missing", *QUICK, "--json", "--out", "r"
+        "run",
+        "--model",
+        "late_fusion",
+        *small,
+        "--train-seed",
+        "all",
+        "--stress",
+        "missing",
+        *QUICK,
+        "--json",
+        "--out",
+        "r",
     )
     assert ran.code == 0, ran.err
-    seeds = [r["train_seed"] for r in json.loads(ran.out)["nauc"] if (r["model"], r["metric"]) == ("late_fusion", "mae")]
+    seeds = [
+        r["train_seed"] for r in json.loads(ran.out)["nauc"] if (r["model"], r["metric"]) == ("late_fusion", "mae")
+    ]
     assert sorted(seeds, key=str) == [1111, 7, None]
 
 

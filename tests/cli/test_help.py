@@ -21,7 +21,11 @@ COMMANDS = [
     ("plot", "landscape"),
     ("status",),
 ]
-GROUPS = [("plot",), ("list",), *(("list", name) for name in ("models", "datasets", "stresses", "protocols", "checkpoints"))]
+GROUPS = [
+    ("plot",),
+    ("list",),
+    *(("list", name) for name in ("models", "datasets", "stresses", "protocols", "checkpoints")),
+]
 
 
 def shown(msabench, *arguments: str) -> str:
@@ -37,7 +41,7 @@ def test_help_shows_an_example(command: tuple[str, ...], flag: str, msabench) ->
     text = shown(msabench, *command, flag)
     assert "Usage: msabench" in text
     verb = " ".join(("msabench", *(command or ("run",))))
-    usage, _, rest = text.partition("[OPTIONS]")
+    rest = text.partition("[OPTIONS]")[2]
     assert f"{verb} --" in rest or f"{verb} reports/" in rest, "an example that can be copied"
 
 
@@ -57,7 +61,17 @@ def test_help_names_every_command_and_the_exit_codes(msabench) -> None:
 def test_every_option_of_run_is_explained(msabench) -> None:
     text = shown(msabench, "run", "--help")
     options = ("--model", "--stress", "--grid", "--protocol", "--checkpoint", "--recipe", "--train-seed", "--dataset")
-    options += ("--data", "--split", "--seeds", "--device", "--batch-size", "--out", "--references", "--plots", "--quiet")
+    options += (
+        "--data",
+        "--split",
+        "--seeds",
+        "--device",
+        "--batch-size",
+        "--out",
+        "--references",
+        "--plots",
+        "--quiet",
+    )
     for option in (*options, "--json"):
         assert option in text
 
@@ -73,8 +87,9 @@ def test_nothing_typed_is_answered_with_help(command: tuple[str, ...], msabench)
 def test_examples_of_the_help_are_understood(msabench) -> None:
     """The first example runs as typed, but for its model: it must get as far as looking for the checkpoint."""
     ran = msabench("run", "--model", "qa_moe", "--stress", "missing", "--grid", "0:0.8:0.2", "--out", "o")
-    assert ran.code == 2 or ran.code == 0
-    assert "no checkpoint of qa_moe" in ran.err or ran.code == 0
+    if ran.code != 0:  # the shipped checkpoint may not be there
+        assert ran.code == 2
+        assert ran.err.startswith("msabench: no checkpoint of qa_moe for synth")
 
 
 def test_importing_the_command_line_is_light() -> None:

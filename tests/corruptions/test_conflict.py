@@ -58,6 +58,7 @@ def test_donors_are_those_of_the_protocol(make: ModuleType, labels: list[float],
         (-1.0, [3.0, 0.0, -3.0], [3.0]),
         (-1.0, [0.0, -3.0, -2.0, -1.0], [-3.0, -2.0]),  # no opposite polarity: all others; |0 - -1| ties with -2's
         (0.0, [3.0, -2.0, 0.5, -1.0], [3.0, -2.0]),
+        (0.0, [0.0, 3.0, 0.0, -2.0], [3.0, -2.0]),  # 0 is not its own opposite
         (0.0, [0.0], [0.0]),
     ],
 )

@@ -26,13 +26,14 @@ def test_rates_by_hand() -> None:
     lost_text, lost_audio = steps.clone(), steps.clone()
     lost_text[0, 1] = lost_text[2, 2] = True  # the second is of an absent modality
     lost_audio[0, :2] = True
-    noisy = batch.replace(audio=batch.audio + 0.2 * batch.valid("audio")[:, :, None])
+    noisy = (batch.audio + 0.2 * batch.valid("audio")[:, :, None]).masked_fill(lost_audio[:, :, None], 0.0)
+    lost = {"text": lost_text, "audio": lost_audio}
     sources = Sources(
         lost=torch.tensor([[0, 0, 0], [0, 1, 0], [0, 0, 0]]).bool(),
         donor=torch.tensor([[-1, -1, 2], [-1, -1, -1], [-1, -1, -1]]),
         skipped=2,
     )
-    facts = realised(Corruption(batch, Features(noisy, {"text": lost_text, "audio": lost_audio}), sources, told=True))
+    facts = realised(Corruption(batch, Features(batch.replace(audio=noisy), lost), sources, told=True))
     expected = {
         "absent_t": 1 / 3,
         "absent_a": 0.0,

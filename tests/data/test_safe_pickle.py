@@ -99,7 +99,7 @@ LIVE: Hostile = {
     "os.system": (lambda m: call("os", "system", text(shell(m))) + b".", r"refused os\.system"),
     "os.system by reduce": (
         lambda m: pickle.dumps(Call(os.system, shell(m))),
-        rf"refused {os.name}x?\.system",
+        rf"refused {os.name}\.system",
     ),
     "stack global": (
         lambda m: b"\x80\x04" + text("os") + text("system") + b"\x93(" + text(shell(m)) + b"tR.",
@@ -146,7 +146,7 @@ LIVE: Hostile = {
     "EXT4": (lambda m: b"\x80\x02\x84\xf0\x00\x00\x00(" + text(code(m)) + b"}tR.", r"refused opcode EXT4"),
 }
 
-BOMB = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of two of a tuple of two of ...
+BOMB = b")" + b"q\x00h\x00\x86" * 60  # a tuple of two of a tuple of two of ...
 MINUS_ONE = b"J\xff\xff\xff\xff"
 PLAIN = (b"NNN", MINUS_ONE, MINUS_ONE)
 

@@ -172,7 +172,9 @@ def test_a_larger_grid_and_more_seeds_keep_the_old_cells(setting: Setting, subje
     assert {cell.key for cell in small} < {cell.key for cell in large}
 
 
-@pytest.mark.parametrize("stress", ["missing", "spectrum:told=true,fill=mean", "missing-fixed", "noise:sigma_ref=modality"])
+@pytest.mark.parametrize(
+    "stress", ["missing", "spectrum:told=true,fill=mean", "missing-fixed", "noise:sigma_ref=modality"]
+)
 def test_a_request_comes_back_from_its_json(stress: str, request_of) -> None:
     request = request_of(stress, None, 3)
     assert Request.from_json(request.to_json()) == request

@@ -79,7 +79,9 @@ def test_status_tells_the_command_of_the_latest_run(store, cells, request_a, set
     assert progress_of(store.root).command == "first"
 
 
-def test_a_protocol_text_stays_when_another_stress_is_added(store, subject, cells, request_a, setting, request_of) -> None:
+def test_a_protocol_text_stays_when_another_stress_is_added(
+    store, subject, cells, request_a, setting, request_of
+) -> None:
     """The manifest holds the protocol text of results that are still in the folder."""
     remember(store, cells, [request_a], setting, about("msabench run --protocol p", protocol="name = 'p'"))
     more = request_of("conflict")
@@ -175,14 +177,15 @@ def test_progress_counts_by_model_and_stress(store, subject, cells, request_a, s
         store.write(cell, result_of(), runtime)
     store.write_failure(cells[3], "RuntimeError: x", "")
     report = progress_of(store.root)
+    who = {"model": "late_fusion", "recipe": "clean", "train_seed": "1111"}
     assert not report.complete
     assert report.to_json() == {
         "complete": False,
         "planned": 5,
         "done": 3,
         "lines": [
-            {"model": "late_fusion", "recipe": "clean", "train_seed": "1111", "stress": "clean", "planned": 1, "done": 1},
-            {"model": "late_fusion", "recipe": "clean", "train_seed": "1111", "stress": "missing", "planned": 4, "done": 2},
+            {**who, "stress": "clean", "planned": 1, "done": 1},
+            {**who, "stress": "missing", "planned": 4, "done": 2},
         ],
         "failures": {cells[3].key: "RuntimeError: x"},
         "quarantined": 0,

@@ -218,7 +218,8 @@ def test_a_cell_with_a_whole_footer_but_no_values_is_set_aside(kind, store, cell
     path = store.path(cell.key)
     if kind == "flipped data":
         whole = path.read_bytes()
-        path.write_bytes(whole[:4] + bytes(b ^ 0xFF for b in whole[4:2000]) + whole[2000:])
+        footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # where the values end
+        path.write_bytes(whole[:4] + bytes(b ^ 0xFF for b in whole[4:footer]) + whole[footer:])
     else:
         table = pq.read_table(path)
         pq.write_table(table.drop_columns(["y_pred"]), path)  # keeps the metadata and so the key
@@ -281,5 +282,5 @@ def test_a_derived_table_that_is_missing_or_broken_says_so(store) -> None:
     store.write_table("curves", PREDICTIONS.empty_table())
     path = store.root / "curves" / "curves.parquet"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(InputError, match="cannot be read.*run again|run the same msabench run again"):
+    with pytest.raises(InputError, match=r"cannot be read.*run the same msabench run again"):
         store.read_table("curves", PREDICTIONS)

@@ -33,8 +33,8 @@ def test_a_table_per_stress_with_digits_below_digits_and_references_apart(board)
     lines = printed(board.to_rich())
     start = lines.index("Missing modalities, 0:0.8:0.2: nAUC")
     assert lines[start + 2 : start + 8] == [
-        " Model       Recipe   Acc-2 (non-zero) ↑                      MAE ↓",
-        " ──────────────────────────────────────────────────────────────────",
+        " Model       Recipe   Acc-2 (non-zero) ↑                  MAE ↓",
+        " ──────────────────────────────────────────────────────────────",
         " QA-MoE      clean     55.0 [5.0, 100.0]   0.900 [0.650, 1.150]",
         " RIDER-MoE   clean     37.5 [5.0, 100.0]       — (1)",
         "",

@@ -1,0 +1,397 @@
+"""RIDER-MoE against its equations, written out with NumPy and loops over modalities, experts and views."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from corruptions import MODALITIES, Batch, InputError
+from robustbench_msa.models.contract import InputSpec
+from robustbench_msa.models.rider_moe import (
+    EXPERTS,
+    VIEWS,
+    RIDERMoE,
+    RIDERMoEConfig,
+    Routing,
+    TransformerExperts,
+    consensus,
+    dir_losses,
+    discretise,
+    entropy,
+    probe_loss,
+    reliability,
+)
+
+Array = NDArray[np.float64]
+SPEC = InputSpec(dims=(6, 5, 4))
+SMALL = RIDERMoEConfig(d_model=8, expert_layers=2, expert_heads=2, d_ff=12, conv_layers=0)
+ABLATIONS = ("no_L_PID", "no_L_syn", "no_L_syn_off", "no_L_syn_res", "no_masked_views")
+
+
+def make_batch(n: int = 7) -> Batch:
+    g = torch.Generator().manual_seed(0)
+    x = {m: torch.randn(n, 4, d, generator=g) for m, d in zip(MODALITIES, SPEC.dims, strict=True)}
+    return Batch(**x, labels=torch.linspace(-3, 3, n))
+
+
+def make_model(**options: object) -> RIDERMoE:
+    torch.manual_seed(0)
+    model = RIDERMoE(SPEC, replace(SMALL, **options))  # type: ignore[arg-type]
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    return model.eval()
+
+
+def random_probes(n: int = 6) -> Tensor:
+    return (2 * torch.randn(n, 3, 7, generator=torch.Generator().manual_seed(2))).softmax(dim=2)
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def kl(p: Array, q: Array) -> float:
+    return float(sum(p[k] * np.log(p[k] / q[k]) for k in range(len(p))))
+
+
+def test_entropy_reliability_and_consensus() -> None:
+    p, importance = random_probes(), random_probes()[:, :, :3].mean(dim=1).softmax(dim=1)
+    h = entropy(p, 1e-8)
+    r, score = reliability(h, importance, alpha=0.7), consensus(p, gamma=1.5, epsilon=1e-8)
+    for i, (pt, pa, pv) in enumerate(p.double().numpy()):
+        entropies = np.array(
+            [torch.distributions.Categorical(torch.from_numpy(q)).entropy().item() for q in (pt, pa, pv)]
+        )
+        np.testing.assert_allclose(h[i], entropies, rtol=1e-5)  # eq. 24
+        blend = 0.7 * softmax(-entropies) + 0.3 * importance[i].double().numpy()  # eq. 25, 28
+        np.testing.assert_allclose(r[i], blend / blend.sum(), rtol=1e-5)  # eq. 29
+        mean = (pt + pa + pv) / 3
+        disagree = (kl(pt, mean) + kl(pa, mean) + kl(pv, mean)) / 3  # eq. 30-32
+        np.testing.assert_allclose(score[i], np.exp(-1.5 * disagree), rtol=1e-5)  # eq. 33
+
+
+def test_consensus_is_one_where_probes_agree() -> None:
+    agree = random_probes()[:, :1].expand(-1, 3, -1)
+    np.testing.assert_allclose(consensus(agree, 1.0, 1e-8), 1, rtol=1e-6)
+    certain = torch.eye(7)[[0, 3, 6]][None]  # three certain probes, three answers
+    np.testing.assert_allclose(consensus(certain, 1.0, 1e-8), 1 / 3, rtol=1e-5)  # exp(-log 3)
+
+
+def test_routing_from_the_weights() -> None:
+    """Eq. 21 to 39 and eq. 1 for each sample, with the full view's tokens given."""
+    model, batch = make_model(lambda_p=1.3, alpha=0.6, gamma=2.0), make_batch()
+    with torch.no_grad():
+        output = model(batch)
+        h = model.replace_absent(model.encode(batch), batch.present)
+        z = model.f_fuse(h).flatten(1).double().numpy()
+    w = {name: value.double().numpy() for name, value in model.state_dict().items()}
+
+    def affine(prefix: str, x: Array) -> Array:
+        return w[f"{prefix}.weight"] @ x + w[f"{prefix}.bias"]
+
+    for i in range(len(batch)):
+        p = [softmax(affine(f"probe.{m}", h[i, j].double().numpy())) for j, m in enumerate(MODALITIES)]  # eq. 21-22
+        entropies = np.array([-(q * np.log(q)).sum() for q in p])
+        blend = 0.6 * softmax(-entropies) + 0.4 * softmax(affine("importance", z[i]))  # eq. 25-28
+        r = blend / blend.sum()
+        score = np.exp(-2.0 * np.mean([kl(q, np.mean(p, axis=0)) for q in p]))
+        prior = softmax(affine("prior", np.array([*r, score])))  # eq. 34-36
+        hidden = torch.nn.functional.gelu(torch.from_numpy(affine("router.0", z[i]))).numpy()
+        pi = softmax(affine("router.3", hidden) + 1.3 * np.log(prior))  # eq. 37-39
+        for name, expected in {"entropy": entropies, "r": r, "consensus": score, "routing": pi}.items():
+            np.testing.assert_allclose(output.extras[name][i], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(output.prediction[i], pi @ output.extras["experts"][i].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_experts_against_torchs_transformer() -> None:
+    """One torch encoder per expert, given that expert's slice of the stacked weights."""
+    torch.manual_seed(0)
+    experts = TransformerExperts(experts=5, layers=2, heads=2, d=8, d_ff=12, dropout=0.3).eval()
+    for p in experts.parameters():
+        nn.init.normal_(p, std=0.4)
+    z = torch.randn(6, 4, 8)
+    y = experts(z)
+    assert y.shape == (6, 5)
+    for e in range(5):
+        x = z
+        for block in experts.blocks:
+            layer = nn.TransformerEncoderLayer(8, 2, 12, activation="gelu", batch_first=True, norm_first=True)
+            pairs = [(layer.self_attn.out_proj, block.out), (layer.linear1, block.widen), (layer.linear2, block.narrow)]
+            with torch.no_grad():
+                layer.self_attn.in_proj_weight.copy_(block.qkv.weight[e].T)
+                layer.self_attn.in_proj_bias.copy_(block.qkv.bias[e, 0])
+                for theirs, ours in pairs:
+                    theirs.weight.copy_(ours.weight[e].T)
+                    theirs.bias.copy_(ours.bias[e, 0])
+                for norm, our_norm in ((layer.norm1, block.norm_attention), (layer.norm2, block.norm_ff)):
+                    norm.weight.copy_(our_norm.weight[e, 0])
+                    norm.bias.copy_(our_norm.bias[e, 0])
+            layer.eval()
+            x = layer(x)
+        last = torch.nn.functional.layer_norm(x[:, -1], (8,)) * experts.norm.weight[e] + experts.norm.bias[e]
+        expected = last @ experts.scalar.weight[e, :, 0] + experts.scalar.bias[e, 0]
+        torch.testing.assert_close(y[:, e], expected, rtol=1e-4, atol=1e-5)
+
+
+def reference_dir(y: Array, pi: Array, r: Array, r_bar: float, label: float) -> dict[str, float]:
+    """B.3 for one sample, by explicit loops. y[view][expert] with the views 0, -T, -A, -V."""
+    views, of = dict(zip(VIEWS, y, strict=True)), {name: i for i, name in enumerate(EXPERTS)}
+    kept = {"T": ["-A", "-V"], "A": ["-T", "-V"], "V": ["-T", "-A"]}  # eq. 42
+    uni = 0.0
+    for j, m in enumerate("TAV"):
+        u = of[f"U_{m}"]
+        uni += r[j] * sum((views["0"][u] - views[p][u]) ** 2 for p in kept[m]) / 2  # eq. 43-44
+    mean = sum(views[p][of["R"]] for p in VIEWS) / 4
+    red = r_bar * sum((views[p][of["R"]] - mean) ** 2 for p in VIEWS) / 4  # eq. 45-46
+    off = r_bar**3 * sum(views[p][of["S"]] ** 2 for p in VIEWS[1:]) / 3  # eq. 48
+    without = sum(pi[e] * views["0"][e] for e in range(4))  # eq. 49
+    res = r_bar**3 * (pi[4] * views["0"][4] - (label - without)) ** 2  # eq. 50-51
+    terms = {"L_uni": uni, "L_red": red, "L_PID": uni + red, "L_syn_off": off, "L_syn_res": res, "L_syn": off + res}
+    return {name: float(value) for name, value in terms.items()}
+
+
+def random_dir_inputs(n: int = 6) -> tuple[Tensor, Routing, Tensor]:
+    g = torch.Generator().manual_seed(4)
+    y_e, pi = torch.randn(4, n, 5, generator=g), torch.randn(n, 5, generator=g).softmax(dim=1)
+    r = torch.randn(n, 3, generator=g).softmax(dim=1)
+    return y_e, Routing(pi, r, torch.rand(n, generator=g), torch.rand(n, generator=g)), torch.randn(n, generator=g)
+
+
+def test_dir_losses_against_loops_over_views() -> None:
+    y_e, routing, y = random_dir_inputs()
+    losses = dir_losses(y_e, routing, y, SMALL)
+    samples = [
+        reference_dir(
+            y_e[:, i].double().numpy(),
+            routing.pi[i].double().numpy(),
+            routing.r[i].double().numpy(),
+            routing.r_bar[i].item(),
+            y[i].item(),
+        )
+        for i in range(len(y))
+    ]
+    for name, value in losses.items():
+        np.testing.assert_allclose(value, np.mean([s[name] for s in samples]), rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_dir_ablations_remove_their_terms_only(ablation: str) -> None:
+    y_e, routing, y = random_dir_inputs()
+    full = dir_losses(y_e, routing, y, SMALL)
+    views = y_e[:1] if ablation == "no_masked_views" else y_e
+    ablated = dir_losses(views, routing, y, replace(SMALL, **{ablation: True}))
+    gone = {
+        "no_L_PID": {"L_uni", "L_red", "L_PID"},
+        "no_L_syn": {"L_syn_off", "L_syn_res", "L_syn"},
+        "no_L_syn_off": {"L_syn_off"},
+        "no_L_syn_res": {"L_syn_res"},
+        "no_masked_views": {"L_uni", "L_red", "L_PID", "L_syn_off"},
+    }[ablation]
+    for name in ("L_uni", "L_red", "L_PID", "L_syn_off", "L_syn_res"):
+        np.testing.assert_array_equal(ablated[name], 0.0 if name in gone else full[name], err_msg=name)
+    np.testing.assert_allclose(ablated["L_syn"], ablated["L_syn_off"] + ablated["L_syn_res"])
+
+
+def test_discretise() -> None:
+    y = torch.linspace(-4, 4, 81)
+    np.testing.assert_array_equal(discretise(y, (-3.0, 3.0), 7), np.round(np.clip(y.numpy(), -3, 3)) + 3)
+    np.testing.assert_array_equal(
+        discretise(torch.tensor([-1.0, -0.4, 0.0, 1.0, 2.0]), (-1.0, 1.0), 7), [0, 2, 3, 6, 6]
+    )
+    for k in (2, 5, 6):  # the nearest level, for even and odd K
+        levels = np.linspace(-3, 3, k)
+        off_grid = torch.linspace(-3, 3, 98)[1:-1] + 1e-3
+        nearest = np.abs(off_grid.numpy()[:, None] - levels).argmin(axis=1)
+        np.testing.assert_array_equal(discretise(off_grid, (-3.0, 3.0), k), nearest)
+
+
+def test_probe_loss_counts_a_modality_only_where_it_is() -> None:
+    g = torch.Generator().manual_seed(3)
+    logits, classes = torch.randn(5, 3, 7, generator=g), torch.tensor([0, 6, 3, 3, 1])
+    told = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0]], dtype=torch.bool)
+    log_p = logits.log_softmax(dim=2)
+    text = np.mean([-log_p[i, 0, classes[i]].item() for i in range(5)])
+    audio = np.mean([-log_p[i, 1, classes[i]].item() for i in (0, 2, 3, 4)])
+    np.testing.assert_allclose(probe_loss(logits, classes, told), text + audio, rtol=1e-5)  # vision: nowhere, so 0
+
+
+def test_total_is_equation_3() -> None:
+    model, batch = make_model(lambda_cls=0.3, lambda_PID=0.7, lambda_syn=1.1), make_batch()
+    losses = {name: value.item() for name, value in model.loss(batch).items()}
+    expected = losses["L_task"] + 0.3 * losses["L_cls"] + 0.7 * losses["L_PID"] + 1.1 * losses["L_syn"]
+    np.testing.assert_allclose(losses["total"], expected, rtol=1e-5)
+    with torch.no_grad():
+        error = model(batch).prediction - batch.labels
+    np.testing.assert_allclose(losses["L_task"], error.abs().mean(), rtol=1e-5)  # eq. 2
+
+
+def test_loss_uses_the_masked_views_and_the_full_views_routing() -> None:
+    """Each view encoded and fused on its own, with fuse's presence flag doing what the view's mask does."""
+    model, batch = make_model(mask="random", r_bar="unnormalised"), make_batch()
+    assert batch.labels is not None
+    with torch.no_grad():
+        encoded, full = model.encode(batch), model(batch)
+        absent = torch.cat([torch.ones(1, 3), 1 - torch.eye(3)]).bool()  # 0, -T, -A, -V
+        y_e = torch.stack([model.fuse(encoded, row.expand(7, 3)).extras["experts"] for row in absent])
+        r_bar = 1 - full.extras["entropy"].mean(dim=1) / math.log(7)
+        routing = Routing(full.extras["routing"], full.extras["r"], r_bar, full.extras["consensus"])
+        expected, got = dir_losses(y_e, routing, batch.labels, model.config), model.loss(batch)
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+def gradient(model: RIDERMoE, term: str) -> dict[str, Tensor]:
+    model.zero_grad()
+    model.loss(make_batch())[term].backward()
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+
+
+def test_residual_fit_updates_the_synergy_expert_and_the_routing_only() -> None:
+    gradients = gradient(make_model(), "L_syn_res")
+    for name, g in gradients.items():
+        if name.startswith("experts."):
+            np.testing.assert_array_equal(g[:4], 0, err_msg=name)  # U_T, U_A, U_V, R
+            assert g[4].abs().sum() > 0, name
+    assert gradients["router.3.weight"].abs().sum() > 0
+    assert gradients["prior.weight"].abs().sum() > 0
+
+
+def test_off_under_masking_updates_the_synergy_expert_only() -> None:
+    for name, g in gradient(make_model(), "L_syn_off").items():
+        if name.startswith("experts."):
+            np.testing.assert_array_equal(g[:4], 0, err_msg=name)
+        if name.startswith("router."):
+            np.testing.assert_array_equal(g, 0, err_msg=name)
+
+
+@pytest.mark.parametrize("detach_r", [False, True])
+def test_weights_r_carry_gradients_unless_detached(detach_r: bool) -> None:
+    reaches_importance = gradient(make_model(detach_r=detach_r), "L_uni")["importance.weight"].abs().sum() > 0
+    assert bool(reaches_importance) is not detach_r
+
+
+def test_r_bar_as_written_is_a_third_and_unnormalised_is_not() -> None:
+    batch = make_batch()
+
+    def r_bar(option: str) -> Tensor:
+        model = make_model(r_bar=option)
+        with torch.no_grad():
+            h = model.replace_absent(model.encode(batch), batch.present)
+            return model.route(model.f_fuse(h), model.probe_modalities(h)).r_bar
+
+    np.testing.assert_allclose(r_bar("as_written"), 1 / 3, rtol=1e-6)
+    with torch.no_grad():
+        entropies = make_model()(batch).extras["entropy"]
+    np.testing.assert_allclose(r_bar("unnormalised"), (1 - entropies / np.log(7)).mean(dim=1), rtol=1e-4)
+
+
+def test_masked_views_replace_one_modality_each() -> None:
+    model = make_model(mask="random")
+    h = torch.randn(6, 3, 8)
+    views = model.views(h)
+    assert views.shape == (4, 6, 3, 8)
+    for p in range(4):
+        for m in range(3):
+            expected = model.mask[m].expand(6, 8) if p == m + 1 else h[:, m]
+            np.testing.assert_array_equal(views[p, :, m], expected)
+
+
+def test_mask_options() -> None:
+    fixed, drawn, learned = (make_model(mask=option) for option in ("fixed", "random", "learned"))
+    np.testing.assert_array_equal(fixed.mask, 0)
+    assert drawn.mask.abs().min() > 0
+    assert "mask" in dict(drawn.named_buffers())
+    assert "mask" in dict(learned.named_parameters())
+    assert all("mask" in m.state_dict() for m in (fixed, drawn, learned))
+    assert gradient(learned, "L_uni")["mask"].abs().sum() > 0
+
+
+def test_told_absent_is_mask_for_fusion_and_probe() -> None:
+    """Every sample without audio has the same entropy there, the one its probe gives MASK_A."""
+    model = make_model(mask="random")
+    present = torch.ones(7, 3, dtype=torch.bool)
+    present[:, 1] = False
+    with torch.no_grad():
+        extras = model(make_batch().replace(present=present)).extras
+        p = model.probe["audio"](model.mask[1]).softmax(dim=0)
+    np.testing.assert_allclose(extras["entropy"][:, 1], -(p * p.log()).sum().expand(7), rtol=1e-4)
+
+
+def test_probes_are_not_trained_on_mask_unless_asked() -> None:
+    present = torch.ones(7, 3, dtype=torch.bool)
+    present[:, 2] = False
+    batch = make_batch().replace(present=present)
+    for asked in (False, True):
+        model = make_model(probe_absent=asked)
+        model.loss(batch)["L_cls"].backward()
+        assert bool(model.probe["vision"].bias.grad.abs().sum() > 0) is asked
+
+
+def test_lambda_p_zero_makes_the_prior_irrelevant() -> None:
+    for lambda_p, matters in ((0.0, False), (1.0, True)):
+        model = make_model(lambda_p=lambda_p)
+        with torch.no_grad():
+            before = model(make_batch()).extras["routing"]
+            model.prior.weight.mul_(-3)
+            change = (model(make_batch()).extras["routing"] - before).abs().max()
+        assert bool(change > 1e-4) is matters
+
+
+def test_no_consensus_takes_the_score_out_of_the_prior() -> None:
+    assert make_model().prior.weight.shape == (5, 4)
+    model = make_model(no_consensus=True)
+    assert model.prior.weight.shape == (5, 3)
+    assert torch.isfinite(model.loss(make_batch())["total"])
+
+
+def test_single_expert_matches_the_capacity_of_five() -> None:
+    spec = InputSpec(dims=(300, 74, 35))
+
+    def size(single: bool) -> int:
+        model = RIDERMoE(spec, replace(RIDERMoE.presets["mosi"], single_expert=single))
+        return sum(p.numel() for p in model.experts.parameters())
+
+    np.testing.assert_allclose(size(single=True), size(single=False), rtol=0.01)
+    model = make_model(single_expert=True)
+    with torch.no_grad():
+        output = model(make_batch())
+    np.testing.assert_array_equal(output.prediction, output.extras["experts"][:, 0])
+    assert model.loss(make_batch()).keys() == {"total", "L_task", "L_cls"}
+
+
+def test_fused_token_options() -> None:
+    h = torch.randn(6, 3, 8)
+    for option, constant in (("learned", True), ("mlp", False)):
+        model = make_model(fused_token=option)
+        with torch.no_grad():
+            z = model.f_fuse(h)
+        assert z.shape == (6, 4, 8)
+        assert bool((z[:, 3] == z[0, 3]).all()) is constant
+
+
+def test_the_papers_numbers() -> None:
+    mosi, mosei = RIDERMoE.presets["mosi"], RIDERMoE.presets["mosei"]
+    assert (mosi.d_model, mosi.expert_layers, mosi.expert_heads, mosi.d_ff, mosi.dropout) == (128, 4, 4, 256, 0.3)
+    assert (mosei.d_model, mosei.expert_layers, mosei.expert_heads, mosei.d_ff, mosei.dropout) == (512, 8, 8, 1024, 0.3)
+    assert (mosi.K, mosi.alpha, mosi.gamma, mosi.lambda_p) == (mosei.K, mosei.alpha, mosei.gamma, mosei.lambda_p)
+    assert (mosi.K, mosi.alpha, mosi.gamma, mosi.lambda_p) == (7, 0.7, 1.0, 1.0)
+    assert (mosi.lambda_cls, mosi.lambda_PID, mosi.lambda_syn, mosei.lambda_cls) == (0.05, 0.05, 0.05, 0.1)
+    a, b = RIDERMoE.optimisation["mosi"], RIDERMoE.optimisation["mosei"]
+    assert (a.optimizer, a.learning_rate, a.weight_decay, a.batch_size, a.epochs) == ("adamw", 3e-4, 5e-4, 32, 60)
+    assert (b.optimizer, b.learning_rate, b.weight_decay, b.batch_size, b.epochs) == ("adamw", 5e-4, 1e-4, 32, 60)
+
+
+def test_bad_options() -> None:
+    with pytest.raises(InputError, match="expert_heads=3 must divide d_model=8"):
+        RIDERMoEConfig(d_model=8, expert_heads=3)
+    with pytest.raises(InputError, match="alpha must be between 0 and 1"):
+        RIDERMoEConfig(alpha=1.5)
+    with pytest.raises(InputError, match="mask must be one of fixed, random, learned"):
+        RIDERMoEConfig(mask="zeros")
