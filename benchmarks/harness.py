@@ -7,8 +7,8 @@ Two questions per model (random weights: speed does not depend on them):
 
 - *overhead*: ``execute`` on the noise grid (drawing, corrupting, digests, forward passes, writing files) over the bare
   forward passes on inputs that were corrupted beforehand;
-- *gain*: the loop people write (corrupt the split, run the whole model, for every stress, severity and seed) over ``execute``
-  on the same cells, for the rider protocol and for missing and conflict alone.
+- *gain*: the loop people write (corrupt the split, run the whole model, for every stress, severity and seed) over
+  ``execute`` on the same cells, for the rider protocol and for missing and conflict alone.
 
 Each figure is the median over rounds in which the two sides alternate.
 """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustbench_msa.analysis.metrics import score
-    from robustbench_msa.benchmark import Benchmark, benchmark, open_run
+    from robustbench_msa.run import Benchmark, benchmark, open_run
 
 __all__ = ["Benchmark", "benchmark", "open_run", "score"]
 
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
     """Heavy imports wait until they are used, so that ``msabench --help`` answers at once."""
     from importlib import import_module
 
-    homes = {"score": "analysis.metrics", "benchmark": "benchmark", "Benchmark": "benchmark", "open_run": "benchmark"}
+    homes = {"score": "analysis.metrics", "benchmark": "run", "Benchmark": "run", "open_run": "run"}
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"robustbench_msa.{homes[name]}"), name)

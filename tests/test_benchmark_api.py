@@ -15,13 +15,13 @@ import torch
 import robustbench_msa
 from corruptions import InputError, Stress, corrupt
 from robustbench_msa.analysis.metrics import score
-from robustbench_msa.benchmark import Benchmark, benchmark, default_out, open_run, resolve_device
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.data.synth import make_synth
 from robustbench_msa.evaluation.cells import Request
 from robustbench_msa.models.checkpoint import load_model, read_checkpoint, write_checkpoint
 from robustbench_msa.models.contract import InputSpec
 from robustbench_msa.models.registry import model_class
+from robustbench_msa.run import Benchmark, benchmark, default_out, open_run, resolve_device
 from robustbench_msa.training.train import train
 
 

@@ -21,7 +21,7 @@ FLOORS = {
     f"{PACKAGE}.evaluation": 3,
     f"{PACKAGE}.analysis": 4,
     f"{PACKAGE}.reporting": 5,  # over analysis: it shows what analysis made
-    f"{PACKAGE}.benchmark": 6,
+    f"{PACKAGE}.run": 6,
     f"{PACKAGE}.cli": 7,
     PACKAGE: 8,  # the front door offers what lies behind it
 }
@@ -90,7 +90,7 @@ def test_imports_go_down(path: Path) -> None:
         ("robustbench_msa.training.loop", "from robustbench_msa.evaluation.cells import Cell"),
         ("robustbench_msa.analysis.metrics", "from robustbench_msa.reporting import names"),
         ("robustbench_msa.evaluation.store", "import_module('robustbench_msa.analysis.metrics')"),
-        ("robustbench_msa.benchmark", "from robustbench_msa import cli"),
+        ("robustbench_msa.run", "from robustbench_msa import cli"),
         ("robustbench_msa.somewhere.new", "import torch"),
     ],
 )

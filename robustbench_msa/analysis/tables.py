@@ -82,14 +82,13 @@ class Tables:
     def __init__(self, store: Store, planned: Planned, replicates: int = REPLICATES) -> None:
         self.planned = planned
         self.metrics = [m.name for m in PROFILES[planned.profile].metrics]
-        done = store.done(cell.key for cell in planned.cells)
-        self.cells = [cell for cell in planned.cells if cell.key in done]
-        self.by_place = {_place(cell): cell for cell in self.cells}
+        self.damaged = 0
         self._planned = {_place(cell) for cell in planned.cells}
         self.scores: dict[str, Scores] = {}
         self.n = self.n_groups = 0
         self.floor: Array = np.full(len(self.metrics), np.nan)
-        for cell, labels, groups, stats in self._read(store):
+        done = store.done(cell.key for cell in planned.cells)
+        for cell, labels, groups, stats in self._read(store, [cell for cell in planned.cells if cell.key in done]):
             if not self.scores:
                 self.n, self.n_groups = len(labels), len(groups)
                 weights = group_weights(self.n_groups, replicates, BOOTSTRAP_SEED)
@@ -99,12 +98,18 @@ class Tables:
             self.scores[cell.key] = Scores(
                 np.array([float(values[m]) for m in self.metrics]), np.stack([drawn[m] for m in self.metrics], axis=1)
             )
+        self.cells = [cell for cell in planned.cells if cell.key in self.scores]
+        self.by_place = {_place(cell): cell for cell in self.cells}
 
-    def _read(self, store: Store) -> Iterator[tuple[Cell, Array, Array, Array]]:
-        """Per cell: labels, the names of all groups, and sufficient statistics ``(G, K)``."""
-        names = ["y_true", "y_pred", "group", "extras"]
-        for cell in self.cells:
-            table = store.predictions([cell.key], names)
+    def _read(self, store: Store, cells: list[Cell]) -> Iterator[tuple[Cell, Array, Array, Array]]:
+        """Per cell: labels, all groups, and sufficient statistics ``(G, K)``. Damaged files are set aside."""
+        for cell in cells:
+            try:
+                table = store.predictions(cell.key, ["y_true", "y_pred", "group", "extras"])
+            except (pa.ArrowException, OSError) as error:
+                store.set_aside(cell.key, str(error))
+                self.damaged += 1
+                continue
             groups, index = np.unique(table["group"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
             y, p = table["y_true"].to_numpy(), table["y_pred"].to_numpy()
             own = _own_decisions(table["extras"].combine_chunks(), self.metrics)
@@ -315,12 +320,16 @@ def cells_table(store: Store, planned: Planned) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CELLS)
 
 
-def derive(store: Store, planned: Planned) -> None:
-    """Rebuild every derived table from the predictions in the store."""
+def derive(store: Store, planned: Planned) -> int:
+    """Rebuild every derived table from the predictions in the store.
+
+    Returns the number of damaged files that were found and set aside; their cells are to be computed again.
+    """
     tables = Tables(store, planned)
     store.write_table("curves", tables.curves())
     store.write_table("nauc", tables.nauc())
     store.write_table("cells", cells_table(store, planned))
+    return tables.damaged
 
 
 def _place(cell: Cell) -> Place:

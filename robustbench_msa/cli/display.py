@@ -14,7 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from robustbench_msa.evaluation.cells import Cell
 
-console = Console(highlight=False)
+
+class _Console(Console):
+    """A console whose reader may leave early (msabench list ... | head)."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False)
 _errors = Console(stderr=True, highlight=False)
 PLAIN_SECONDS = 5.0  # off a terminal, at most one line in this time
 
@@ -65,6 +73,11 @@ class CellProgress(Ticker):
         self.tick(f"{cell.model} {cell.stress} {cell.point}" + ("" if succeeded else " FAILED"))
 
 
+def say(line: str) -> None:
+    """A line as it is: no markup, no wrapping, so that paths can be copied."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def working(what: str, show: bool) -> Iterator[None]:
     """Says what takes a moment, on a terminal."""
@@ -77,7 +90,7 @@ def working(what: str, show: bool) -> Iterator[None]:
 
 def print_json(record: Any) -> None:
     """One JSON document on standard output; tables become lists of rows, nulls stay null."""
-    print(json.dumps(_plain(record), indent=1, allow_nan=False))
+    print(json.dumps(_plain(record), indent=1, allow_nan=False), flush=True)
 
 
 def _plain(value: Any) -> Any:

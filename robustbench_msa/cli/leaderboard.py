@@ -28,9 +28,9 @@ def leaderboard(
 
     msabench leaderboard reports/synth-rider --format latex --out table.tex
     """
-    from robustbench_msa.benchmark import open_run
     from robustbench_msa.cli.display import console, print_json
     from robustbench_msa.reporting.leaderboard import leaderboard as make
+    from robustbench_msa.run import open_run
 
     run = open_run(folder)
     if as_json:
@@ -39,7 +39,7 @@ def leaderboard(
     board = make(run.nauc, metrics=metric, sort=sort)
     forms = {"markdown": board.to_markdown, "csv": board.to_csv, "latex": board.to_latex}
     if form == "terminal" and out is None:
-        console.print(board.to_rich())
+        console.print(board.to_rich(width=console.width))
         return
     if form not in forms:
         raise typer.BadParameter(

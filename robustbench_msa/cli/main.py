@@ -29,19 +29,24 @@ app.add_typer(plot.app, name="plot")
 app.add_typer(listing.app, name="list")
 app.command("status")(status.status)
 
+INTERRUPTED = 130  # what newer versions of typer make of Ctrl-C themselves
+
 
 def main() -> None:
     """Run the command line; every foreseen error is one line and exit code 2, never a traceback."""
     try:
         code = app(prog_name="msabench", standalone_mode=False)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        _say("stopped; what was finished is kept, the same command continues")
-        code = 3
+        code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away (msabench list ... | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
         code = _failed(error)
+    if code == INTERRUPTED:
+        _say("stopped; what was finished is kept, the same command continues")
+        code = 3
     sys.exit(code or 0)
 
 

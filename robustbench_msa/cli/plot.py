@@ -50,11 +50,11 @@ def _draw(
     metric: list[str] | None,
     out: Path | None,
 ) -> None:
-    from robustbench_msa.benchmark import open_run
-    from robustbench_msa.cli.display import console, working
+    from robustbench_msa.cli.display import say, working
+    from robustbench_msa.run import open_run
 
     run = open_run(folder)
     with working("drawing", True):
         stems = draw(run.curves, out or folder / "figures", metric)
     for stem in stems:
-        console.print(f"{stem}.png (.pdf, .csv)", markup=False, soft_wrap=True)
+        say(f"{stem}.png (.pdf, .csv)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from robustbench_msa.benchmark import Benchmark
+    from robustbench_msa.run import Benchmark
 
 EPILOG = """Examples:
 
@@ -69,8 +70,8 @@ def run(
 
     Every model gets exactly the same corrupted inputs. Results go to one folder, a file per cell, as they are made.
     """
-    from robustbench_msa.benchmark import benchmark
-    from robustbench_msa.cli.display import CellProgress, console
+    from robustbench_msa.cli.display import CellProgress, say
+    from robustbench_msa.run import benchmark
 
     show = not (quiet or as_json)
     command = shlex.join(["msabench", *sys.argv[1:]])
@@ -100,17 +101,17 @@ def run(
         _print_json(result, figures)
     elif show:
         _print_tables(result)
-        console.print(f"{result.tally.computed} cells computed, {result.tally.reused} already there -> {result.out}")
+        say(f"{result.tally.computed} cells computed, {result.tally.reused} already there -> {result.out}")
         for stem in figures:
-            console.print(f"  figure  {stem}.png (.pdf, .csv)")
-        console.print(f"  next    msabench leaderboard {result.out}")
+            say(f"  figure  {stem}.png (.pdf, .csv)")
+        say(f"  next    msabench leaderboard {shlex.quote(str(result.out))}")
     return _exit_code(result, command)
 
 
 def _seed(text: str) -> int | str:
     if text == "all":
         return text
-    if not text.lstrip("-").isdigit():
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise typer.BadParameter(f"--train-seed: expected a whole number or all, got {text!r}")
     return int(text)
 
@@ -129,7 +130,7 @@ def _print_tables(result: Benchmark) -> None:
 
     for table in curve_tables(result.curves):
         console.print(table)
-    console.print(leaderboard(result.nauc).to_rich())
+    console.print(leaderboard(result.nauc).to_rich(width=console.width))
 
 
 def _print_json(result: Benchmark, figures: list[Path]) -> None:

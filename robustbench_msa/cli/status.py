@@ -18,7 +18,7 @@ def status(
 
     Exit code 0 when all planned cells are there, 3 when some are not.
     """
-    from robustbench_msa.cli.display import console, print_json
+    from robustbench_msa.cli.display import console, print_json, say
     from robustbench_msa.evaluation.progress import progress_of
 
     report = progress_of(folder)
@@ -27,11 +27,9 @@ def status(
     else:
         console.print(report.to_rich())
         for key, message in report.failures.items():
-            console.print(f"  failed  {key}  {message}", markup=False)
+            say(f"  failed  {key}  {message}")
         if report.quarantined:
-            console.print(
-                f"  {report.quarantined} unreadable files were set aside in {folder / 'quarantine'}", markup=False
-            )
+            say(f"  {report.quarantined} unreadable files were set aside in {folder / 'quarantine'}")
         if not report.complete:
-            console.print("  to continue: " + report.command, markup=False)
+            say(f"  to continue: {report.command}")
     return 0 if report.complete else 3

@@ -40,9 +40,9 @@ def train(
     The same command continues a training that was stopped.
     """
     from robustbench_msa.analysis.metrics import score
-    from robustbench_msa.benchmark import resolve_device
-    from robustbench_msa.cli.display import Ticker, console, print_json
+    from robustbench_msa.cli.display import Ticker, print_json, say
     from robustbench_msa.data.registry import load_dataset
+    from robustbench_msa.run import resolve_device
     from robustbench_msa.training.train import train as run_training
 
     where = resolve_device(device)
@@ -70,10 +70,10 @@ def train(
             score=score,
             command=shlex.join(["msabench", *sys.argv[1:]]),
             progress=progress,
-            notice=(lambda line: console.print(line, markup=False, soft_wrap=True)) if show else None,
+            notice=say if show else None,
         )
     if as_json:
         print_json(checkpoint.config)
     elif show:
         scores = ", ".join(f"{k} {v:.3f}" for k, v in checkpoint.config["validation"].items() if v is not None)
-        console.print(f"{checkpoint.path}: validation {scores}", markup=False, soft_wrap=True)
+        say(f"{checkpoint.path}: validation {scores}")

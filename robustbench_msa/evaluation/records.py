@@ -33,7 +33,7 @@ def remember(
     """Add a run to a folder's plan and manifest.
 
     Args:
-        about: what else the manifest holds: profile, command, versions, commit, checkpoints, protocol text, notes.
+        about: what else the manifest holds: profile, command, versions, commit, checkpoints, protocols, dataset.
 
     Raises:
         InputError: the folder holds results on other data or another split.
@@ -47,21 +47,21 @@ def remember(
                     f"{store.root} holds results on {theirs}, this run is on {setting.dataset} ({what} {ours[:12]}); "
                     "choose another --out"
                 )
-    known = known or {"requests": [], "commands": [], "checkpoints": {}}
-    entries = known["requests"] + [r.to_json() for r in requests]
-    commands = known["commands"] + [about.pop("command")]
-    checkpoints = known["checkpoints"] | about.pop("checkpoints")
+    known = known or {"requests": [], "commands": [], "checkpoints": {}, "protocols": {}}
     manifest = {
-        "dataset": {"name": setting.dataset, "data": setting.data, "split": setting.split, **about.pop("dataset")},
-        "requests": _distinct(entries),
-        "commands": _distinct(commands),
-        "checkpoints": checkpoints,
-        **about,
+        "dataset": {"name": setting.dataset, "data": setting.data, "split": setting.split, **about["dataset"]},
+        "requests": _appended(known["requests"], [r.to_json() for r in requests]),
+        "commands": _appended(known["commands"], [about["command"]]),
+        "checkpoints": known["checkpoints"] | about["checkpoints"],
+        "protocols": known["protocols"] | about["protocols"],
+        **{name: about[name] for name in ("profile", "commit", "versions")},
     }
-    all_cells = {cell.key: cell for cell in [*_cells(store), *cells]}
+    # The manifest first: it says which data the folder is for, and a plan that a crash left behind is made again.
+    store.write_manifest(manifest)
+    earlier = [cell for cell in _readable_cells(store) if (cell.data, cell.split) == (setting.data, setting.split)]
+    all_cells = {cell.key: cell for cell in [*earlier, *cells]}
     rows = [{"key": key, "cell": json.dumps(asdict(cell))} for key, cell in all_cells.items()]
     store.write_table("plan", pa.Table.from_pylist(rows, schema=PLAN))
-    store.write_manifest(manifest)
     return recall(store)
 
 
@@ -91,5 +91,14 @@ def _cells(store: Store) -> list[Cell]:
     return found
 
 
-def _distinct(entries: list[Any]) -> list[Any]:
-    return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
+def _readable_cells(store: Store) -> list[Cell]:
+    """The planned cells so far; none where the plan is missing or broken, since a run can plan again."""
+    try:
+        return _cells(store)
+    except (InputError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _appended(entries: list[Any], new: list[Any]) -> list[Any]:
+    """The entries with the new ones at the end, each once."""
+    return [entry for entry in entries if entry not in new] + new

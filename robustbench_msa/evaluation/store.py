@@ -31,6 +31,7 @@ from robustbench_msa.evaluation.schemas import PREDICTIONS, RUNTIME
 
 FORMAT = 1
 METADATA = b"msabench"
+MANIFEST = {"dataset": dict, "requests": list, "commands": list, "checkpoints": dict, "protocols": dict, "profile": str}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,9 @@ class Store:
 
     def write_failure(self, cell: Cell, message: str, details: str) -> None:
         """Why a cell failed. It counts as missing and is tried again by the next run."""
-        entry = {"key": cell.key, "cell": asdict(cell), "message": message, "details": details}
+        texts = {"message": message, "details": details}
+        safe = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in texts.items()}
+        entry = {"key": cell.key, "cell": asdict(cell), **safe}
         write_json(self.root / "failures" / f"{cell.key}.json", entry)
 
     def write_table(self, name: str, table: pa.Table) -> None:
@@ -110,10 +113,13 @@ class Store:
         facts: dict[str, Any] = json.loads(metadata[METADATA])["facts"]
         return facts
 
-    def predictions(self, keys: Sequence[str], columns: list[str] | None = None) -> pa.Table:
-        """The rows of these cells, in the order of the keys."""
-        paths = [str(self.path(key)) for key in keys]
-        return pads.dataset(paths, schema=PREDICTIONS, format="parquet").to_table(columns=columns)
+    def predictions(self, key: str, columns: list[str] | None = None) -> pa.Table:
+        """Columns of a cell's rows, checked against the checksums they were written with.
+
+        Raises:
+            OSError, pa.ArrowException: the file is damaged.
+        """
+        return pq.ParquetFile(self.path(key), page_checksum_verification=True).read(columns)
 
     def runtime(self, keys: Iterable[str]) -> pa.Table:
         there = set(_names(self.root / "runtime", ".parquet"))
@@ -142,6 +148,13 @@ class Store:
             raise InputError(f"{path}: not a manifest ({_line(error)}); choose another --out") from None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise InputError(f"{path}: expected an msabench manifest of format {FORMAT}; choose another --out")
+        wrong = [name for name, kind in MANIFEST.items() if not isinstance(manifest.get(name), kind)]
+        if not wrong and not {"name", "data", "split"} <= set(manifest["dataset"]):
+            wrong = ["dataset"]
+        if not wrong and not manifest["commands"]:
+            wrong = ["commands"]
+        if wrong:
+            raise InputError(f"{path}: not a manifest of a run ({', '.join(wrong)} missing or not as written)")
         return manifest
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
@@ -149,16 +162,18 @@ class Store:
 
     def _whole(self, key: str) -> bool:
         try:
-            metadata = pq.read_schema(self.path(key)).metadata or {}
-            if json.loads(metadata[METADATA])["key"] == key:
+            schema = pq.read_schema(self.path(key))
+            known = json.loads((schema.metadata or {})[METADATA])
+            if known["key"] == key and known["format"] == FORMAT and schema.equals(PREDICTIONS):
                 return True
-            reason = "holds another cell"
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            reason = "holds another cell, or one of another format"
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
             reason = _line(error)
-        self._set_aside(key, reason)
+        self.set_aside(key, reason)
         return False
 
-    def _set_aside(self, key: str, reason: str) -> None:
+    def set_aside(self, key: str, reason: str) -> None:
+        """Move a file that cannot be used to quarantine; its cell counts as missing from then on."""
         quarantine = self.root / "quarantine"
         quarantine.mkdir(exist_ok=True)
         os.replace(self.path(key), quarantine / f"{key}.parquet")
@@ -176,7 +191,7 @@ def _names(folder: Path, suffix: str) -> list[str]:
 
 def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 

@@ -95,6 +95,7 @@ class Board(NamedTuple):
             f"Robustness on {self.facts.data()}" + (f"; means over {seeds}" if seeds else ""),
             f"nAUC, the area under a curve divided by the range of its grid: {_listed(grids)}" if grids else "",
             f"Mean over available sets: {_listed(sets)}" if sets else "",
+            self.facts.training(),
             f"{', '.join(percent)} in percent" if percent else "",
             "↑ higher is better, ↓ lower is better",
             f"In brackets: {interval}",

@@ -73,7 +73,7 @@ def _board_table(board: Board, columns: Sequence[int]) -> Table:
     first = board.columns[columns[0]]
     score = "mean" if first.by_condition else "nAUC"
     table = _new_table(f"{first.title}, {first.grid_label}: {score}")
-    has_recipe = any(row.entry.recipe for row in board.rows)
+    has_recipe = len({row.entry.recipe for row in board.rows if not row.entry.is_reference}) > 1
     table.add_column("Model", overflow="fold")
     if has_recipe:
         table.add_column("Recipe", overflow="fold")

@@ -68,7 +68,8 @@ class Run:
         leave_out: Callable[[Cell], bool] = lambda cell: False,
     ) -> list[Cell]:
         cells = plan(subjects, SETTING, requests)
-        about = {"command": "x", "checkpoints": {}, "dataset": {}, "profile": "mosi", "protocol": None}
+        about = {"command": "x", "checkpoints": {}, "dataset": {}, "profile": "mosi", "protocols": {}}
+        about |= {"commit": None, "versions": {}}
         remember(self.store, cells, requests, SETTING, about)
         for cell in cells:
             if not leave_out(cell) and not self.store.done([cell.key]):

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from robustbench_msa.benchmark import benchmark
 from robustbench_msa.data.synth import make_synth
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.models.checkpoint import Checkpoint
+from robustbench_msa.run import benchmark
 
 PNG, PDF = b"\x89PNG", b"%PDF"
 QUICK = ("--seeds", 1, "--no-plots")
@@ -68,7 +68,7 @@ def test_the_manifest_says_what_was_run_on_what(run, checkpoint: Checkpoint) -> 
     assert manifest["checkpoints"][checkpoint.identity]["weights_sha256"] == checkpoint.weights_sha256
     assert manifest["requests"] == [{"stress": "missing", "grid": "0:0.8:0.2", "seeds": [1111]}]
     assert set(manifest["versions"]) >= {"msabench", "python", "torch", "numpy", "pandas", "pyarrow"}
-    assert {"profile", "protocol", "commit"} <= set(manifest)
+    assert {"profile", "protocols", "commit"} <= set(manifest)
 
 
 def test_json_output(run) -> None:

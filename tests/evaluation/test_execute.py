@@ -132,7 +132,7 @@ def test_predictions_that_are_not_finite_are_kept_and_counted(cells, folder, inp
     store = Store(folder)
     execute(cells, store, {A: Flaky, B: Flaky}, inputs)
     (cell,) = [c for c in cells if (c.checkpoint, c.severity, c.seed) == (A, "0.6", 1111)]
-    y_pred = store.predictions([cell.key])["y_pred"].to_numpy()
+    y_pred = store.predictions(cell.key)["y_pred"].to_numpy()
     assert 0 < np.isnan(y_pred).sum() == store.facts(cell.key)["nonfinite"]
     clean = next(c for c in cells if c.is_clean)
     assert store.facts(clean.key)["nonfinite"] == 0

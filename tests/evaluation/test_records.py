@@ -23,7 +23,9 @@ def about(command: str = "msabench run", **more: Any) -> dict[str, Any]:
         "checkpoints": {"c" * 64: {"model": "late_fusion"}},
         "dataset": {"notes": []},
         "profile": "mosi",
-        "protocol": None,
+        "protocols": {},
+        "commit": None,
+        "versions": {},
         **more,
     }
 
@@ -83,7 +85,7 @@ def test_a_protocol_text_stays_when_another_stress_is_added(
     store, subject, cells, request_a, setting, request_of
 ) -> None:
     """The manifest holds the protocol text of results that are still in the folder."""
-    remember(store, cells, [request_a], setting, about("msabench run --protocol p", protocol="name = 'p'"))
+    remember(store, cells, [request_a], setting, about("msabench run --protocol p", protocols={"p": "name = 'p'"}))
     more = request_of("conflict")
     remember(store, plan([subject], setting, [more]), [more], setting, about("msabench run --stress conflict"))
     assert "name = 'p'" in json.dumps(recall(store).manifest)

@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 import torch
 
-from robustbench_msa.benchmark import benchmark
 from robustbench_msa.data.synth import make_synth
 from robustbench_msa.models.checkpoint import Checkpoint, load_model, read_checkpoint, write_checkpoint
+from robustbench_msa.run import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = 3 * (1 + 8 * 3)  # model, chance and oracle; clean, and eight points of three seeds

@@ -96,7 +96,7 @@ def benchmark(
         InputError: anything that cannot be used. Nothing is written then.
     """
     where = resolve_device(device)
-    requests, protocol_text = _requests(_names(stress), grid, protocol, seeds)
+    requests, protocols = _requests(_names(stress), grid, protocol, seeds)
     loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, None if data is None else Path(data))
     if split not in SPLITS:
         raise InputError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
@@ -104,19 +104,25 @@ def benchmark(
         raise InputError(f"batch size: expected 1 or more, got {batch_size}")
     candidates = _candidates(_names(model), _paths(checkpoint), recipe, train_seed, loaded, str(where), references)
     folder = Path(out) if out is not None else default_out(loaded.name, split, requests, protocol)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder}: a file is in the way; expected a folder")
+    _check_out(folder)
+    for candidate in candidates:  # broken weights show here, before anything is written
+        candidate.load()
 
     inputs = Inputs(loaded, split, where)
     store = Store(folder)
     cells = plan([c.subject for c in candidates], inputs.setting, requests)
     for request in requests:  # parameters that do not fit the data show here, before anything is written
         _try_out(request, inputs)
-    planned = remember(store, cells, requests, inputs.setting, _about(loaded, candidates, protocol_text, command))
+    planned = remember(store, cells, requests, inputs.setting, _about(loaded, candidates, protocols, command))
     if started is not None:
         started(len(cells) - len(store.done(cell.key for cell in cells)))
-    tally = execute(cells, store, {c.subject.checkpoint: c.load for c in candidates}, inputs, batch_size, progress)
-    derive(store, planned)
+    models = {c.subject.checkpoint: c.load for c in candidates}
+    tally = execute(cells, store, models, inputs, batch_size, progress)
+    if derive(store, planned):  # a file that was damaged since: its cell is computed again
+        again = execute(cells, store, models, inputs, batch_size, progress)
+        computed = tally.computed + again.computed
+        tally = Tally(again.planned, again.reused - tally.computed, computed, again.failed)
+        derive(store, planned)
     return Benchmark(folder, tally)
 
 
@@ -146,6 +152,12 @@ def default_out(dataset: str, split: str, requests: Iterable[Request], protocol:
     return Path("reports") / re.sub(r"[^\w.+-]+", "-", name)
 
 
+def _check_out(folder: Path) -> None:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"--out {folder}: a file is in the way ({there}); expected a folder")
+
+
 def _try_out(request: Request, inputs: Inputs) -> Batch:
     """The last point of a request on a few samples. Raises InputError when its parameters do not fit the data."""
     probe, draws = inputs.probe, inputs.probe_draws(FIRST_SEED)
@@ -154,7 +166,7 @@ def _try_out(request: Request, inputs: Inputs) -> Batch:
 
 def _requests(
     stresses: list[str], grid: str | None, protocol: str | None, seeds: int
-) -> tuple[list[Request], str | None]:
+) -> tuple[list[Request], dict[str, str]]:
     if seeds < 1:
         raise InputError(f"seeds: expected 1 or more, got {seeds}")
     drawn = tuple(range(FIRST_SEED, FIRST_SEED + seeds))
@@ -162,7 +174,7 @@ def _requests(
         if stresses or grid:
             raise InputError("a protocol brings its own stresses and grids: give --protocol, or --stress with --grid")
         named = Protocol.load(protocol)
-        return [Request(s, g, drawn) for s, g in named.stresses], named.text
+        return [Request(s, g, drawn) for s, g in named.stresses], {named.name: named.text}
     if not stresses:
         raise InputError(
             "nothing to run: give --stress (msabench list stresses) or --protocol (msabench list protocols)"
@@ -172,7 +184,7 @@ def _requests(
             f"--grid needs exactly one --stress, got {len(stresses)}; leave it out to use each paper's grid"
         )
     parsed = [Stress.parse(text) for text in stresses]
-    return [Request(stress, stress.grid(grid), drawn) for stress in parsed], None
+    return [Request(stress, stress.grid(grid), drawn) for stress in parsed], {}
 
 
 def _candidates(
@@ -208,14 +220,14 @@ def _candidates(
 
 
 def _about(
-    dataset: Dataset, candidates: list[subjects.Candidate], protocol: str | None, command: str
+    dataset: Dataset, candidates: list[subjects.Candidate], protocols: dict[str, str], command: str
 ) -> dict[str, Any]:
     return {
         "command": command,
         "checkpoints": {c.subject.checkpoint: c.about for c in candidates},
         "dataset": {"notes": list(dataset.notes), "parameters": dict(dataset.parameters), "text_at": dataset.text_at},
         "profile": dataset.profile,
-        "protocol": protocol,
+        "protocols": protocols,
         "commit": commit(),
         "versions": versions(),
     }
