@@ -162,6 +162,7 @@ def test_caption_names_data_grids_directions_intervals_and_what_is_not_ranked(th
     assert leaderboard(three).caption() == (
         "Robustness on CMU-MOSI, test split (62 groups); means over 3 corruption seeds and 1 training seed. "
         "nAUC, the area under a curve divided by the range of its grid: Missing modalities 0:0.8:0.2. "
+        "Training recipe: clean. "
         "Acc-2 (non-zero) in percent. ↑ higher is better, ↓ lower is better. "
         "In brackets: 95 % bootstrap intervals over groups (videos). "
         "Sorted by Missing modalities 0:0.8:0.2, Acc-2 (non-zero). "
