@@ -20,6 +20,10 @@ def train(
     seed: Annotated[int, typer.Option(help="Training seed.", metavar="SEED")] = 1111,
     preset: Annotated[str | None, typer.Option(help="Hyper-parameters; default the dataset's.", metavar="NAME")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs; default the paper's.", metavar="N")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A hyper-parameter or ablation of the model; repeatable.", metavar="NAME=VALUE"),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")] = "auto",
     out: Annotated[
         Path | None,
@@ -36,6 +40,8 @@ def train(
     msabench train --model qa_moe --recipe spectrum
 
     msabench train --model rider_moe --dataset mosi --data aligned_50.pkl --seed 1112
+
+    msabench train --model rider_moe --set lambda_p=0 --out checkpoints-ablation/no-prior
 
     The same command continues a training that was stopped.
     """
@@ -66,6 +72,7 @@ def train(
             preset=preset,
             device=str(where),
             epochs=epochs,
+            overrides=_overrides(settings or []),
             overwrite=overwrite,
             score=score,
             command=shlex.join(["msabench", *sys.argv[1:]]),
@@ -77,3 +84,11 @@ def train(
     elif show:
         scores = ", ".join(f"{k} {v:.3f}" for k, v in checkpoint.config["validation"].items() if v is not None)
         say(f"{checkpoint.path}: validation {scores}")
+
+
+def _overrides(settings: list[str]) -> dict[str, str]:
+    pairs = [setting.partition("=") for setting in settings]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise typer.BadParameter(f"--set: expected NAME=VALUE, got {name!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}
