@@ -54,7 +54,7 @@ class LateFusion(MSAModel):
     presets: ClassVar[Mapping[str, LateFusionConfig]] = {
         "mosi": LateFusionConfig(),
         "mosei": LateFusionConfig(hidden=128, fusion=128),
-        "synth": LateFusionConfig(),
+        "synth": LateFusionConfig(dropout=0.2),
     }
     optimisation: ClassVar[Mapping[str, Optimisation]] = {
         "mosi": Optimisation("adam", 1e-3, 1e-4, batch_size=32, epochs=30, grad_clip=1.0, schedule="cosine"),

@@ -87,7 +87,7 @@ class QAMoE(MSAModel):
     optimisation: ClassVar[Mapping[str, Optimisation]] = {
         "mosi": _A3,
         "mosei": _A3,
-        "synth": replace(_A3, learning_rate=1e-3),
+        "synth": _A3,
     }
 
     def __init__(self, spec: InputSpec, config: QAMoEConfig) -> None:

@@ -133,7 +133,7 @@ class RIDERMoE(MSAModel):
     optimisation: ClassVar[Mapping[str, Optimisation]] = {
         "mosi": _C5,
         "mosei": replace(_C5, learning_rate=5e-4, weight_decay=1e-4),
-        "synth": replace(_C5, learning_rate=1e-3),
+        "synth": _C5,
     }
 
     mask: Tensor
