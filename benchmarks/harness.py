@@ -128,9 +128,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the synth presets only")
     parser.add_argument("--rounds", type=int, default=3, help="rounds per figure (default 3)")
     options = parser.parse_args()
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}, CPU\n"
-    )
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()} CPU\n")
     print("| model | preset | data | bare noise forward | overhead on noise | gain, rider | gain, missing + conflict |")
     print("| --- | --- | --- | --: | --: | --: | --: |")
     for dataset, preset in (

@@ -98,7 +98,7 @@ def retention(
     Args:
         score: at a severity, or an nAUC.
         clean: the same model at severity 0.
-        floor: the best constant of the evaluated labels (``metrics.floor``).
+        floor: the best constant of the evaluated labels (``constants.floor``).
         higher_is_better: where given, a clean model that does not beat the floor has nothing to retain: NaN.
             Without it, only a clean score equal to the floor gives NaN.
 

@@ -11,7 +11,6 @@ makes MAE and Corr null.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from corruptions import InputError
+from corruptions.registry import did_you_mean
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -226,7 +226,8 @@ class Profile:
     def metric(self, name: str) -> Metric:
         """The metric of this name; InputError, with the nearest names, when there is none."""
         if name not in self.names:
-            raise InputError(_unknown(f"metric of profile {self.name}", name, self.names))
+            near, known = did_you_mean(name, self.names), ", ".join(self.names)
+            raise InputError(f"profile {self.name} has no metric {name!r}{near}; it has {known}")
         return self.metrics[self.names.index(name)]
 
     def labels(self, y_true: ArrayLike) -> NDArray[Any]:
@@ -311,7 +312,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 def get_profile(name: str) -> Profile:
     """The profile of this name; InputError, with the nearest name, when there is none."""
     if name not in PROFILES:
-        raise InputError(_unknown("profile", name, tuple(PROFILES)))
+        raise InputError(f"unknown profile {name!r}{did_you_mean(name, PROFILES)}; known: {', '.join(PROFILES)}")
     return PROFILES[name]
 
 
@@ -411,84 +412,6 @@ def compute(stats: Array, profile: str = "mosi") -> dict[str, Array]:
     return {metric.name: metric.compute(part) for metric, part in zip(chosen.metrics, parts, strict=True)}
 
 
-def count_nonfinite(y_pred: ArrayLike) -> int:
-    """How many predictions are NaN or infinite in float32 (of ``(N, C)`` logits: rows with any such value).
-
-    >>> count_nonfinite([0.5, float("nan"), float("inf")])
-    2
-    """
-    finite = np.isfinite(_numbers("predictions", y_pred, np.float32))
-    return int((~finite.all(axis=tuple(range(1, finite.ndim)))).sum())
-
-
-def best_constant(labels: ArrayLike, metric: str, profile: str = "mosi") -> float:
-    """The constant prediction that scores best on these labels.
-
-    The median for MAE, a value of the majority class for accuracies, the better of the classes for F1; 0 for
-    Corr, which no constant can help. Ties: the lowest value.
-
-    >>> best_constant([-2, 0.5, 1, 3], "mae"), best_constant([-2, 0.5, 1, 3], "acc2_non0")
-    (0.75, 1.0)
-    """
-    chosen = get_profile(profile)
-    return _best_constant(chosen.metric(metric), chosen.labels(labels))[0]
-
-
-def floor(labels: ArrayLike, profile: str = "mosi") -> dict[str, float]:
-    """Each metric at its own best constant of the evaluated labels: the score of ignoring the input. Corr: 0.
-
-    NaN where a metric is undefined on these labels (the non-zero metrics when every label is 0).
-
-    >>> floor([-1, 1, 2, 3])["acc2_non0"], floor([-1, 1, 2, 3])["mae"], floor([-1, 1, 2, 3])["corr"]
-    (0.75, 1.25, 0.0)
-    """
-    chosen = get_profile(profile)
-    y = chosen.labels(labels)
-    values = {metric.name: _best_constant(metric, y)[1] for metric in chosen.metrics}
-    return {name: NULL_SCORES.get(name, v) if np.isnan(v) else v for name, v in values.items()}
-
-
-def chance_predictions(train_labels: ArrayLike, profile: str = "mosi") -> dict[str, float]:
-    """The constants of a chance row, from *training* labels: "mean" and "median" (classes: "majority").
-
-    >>> chance_predictions([-1, 0, 4])
-    {'mean': 1.0, 'median': 0.0}
-    """
-    y = get_profile(profile).labels(train_labels).astype(np.float64)
-    if get_profile(profile).classification:
-        return {"majority": best_constant(train_labels, "acc", profile)}
-    return {"mean": float(y.mean()), "median": float(np.median(y))}
-
-
-def chance(train_labels: ArrayLike, labels: ArrayLike, profile: str = "mosi") -> dict[str, float | None]:
-    """The chance row on evaluated labels, from constants of the *training* labels.
-
-    The training median for MAE, the training mean otherwise (classes: the training majority); Corr 0. Not the
-    ``floor``, whose constants are those of the evaluated labels themselves.
-
-    >>> row = chance([-1, 0, 4], [-2, 1, 3])
-    >>> row["mae"], round(row["acc2_has0"], 3), row["corr"]
-    (2.0, 0.667, 0.0)
-    """
-    constants = chance_predictions(train_labels, profile)
-    n = len(get_profile(profile).labels(labels))
-    median = {"mae": np.full(n, constants["median"])} if "median" in constants else {}
-    constant = constants["mean"] if "mean" in constants else constants["majority"]
-    values = score(labels, np.full(n, constant), profile, median)
-    return {name: NULL_SCORES.get(name) if value is None else value for name, value in values.items()}
-
-
-def _best_constant(metric: Metric, y: NDArray[Any]) -> tuple[float, float]:
-    """The constant and its score; the first candidate when none has a score."""
-    candidates = metric.constants(y)
-    n_classes = int(y.max()) + 1  # only read where classes are given
-    rows = [metric.update(y, np.full_like(y, c), n_classes).sum(axis=0) for c in candidates]
-    values = metric.compute(np.stack(rows))
-    gain = np.nan_to_num(values if metric.higher_is_better else -values, nan=-np.inf)
-    best = int(np.argmax(gain))
-    return float(candidates[best]), float(values[best])
-
-
 def _ratio(numerator: Array, denominator: Array, undefined: float) -> Array:
     positive = denominator > 0
     return np.where(positive, numerator / np.where(positive, denominator, 1), undefined)
@@ -515,9 +438,3 @@ def _check_classes(n_classes: int | None, *columns: NDArray[Any]) -> int:
     if n_classes is not None and largest >= n_classes:
         raise InputError(f"classes: expected below {n_classes} (the columns of logits), got {largest}")
     return largest + 1 if n_classes is None else n_classes
-
-
-def _unknown(what: str, name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {name!r}; {hint}there is {', '.join(known)}"

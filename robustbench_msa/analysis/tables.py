@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from corruptions import Grid, Point
 from robustbench_msa.analysis import grid_scores
 from robustbench_msa.analysis.bootstrap import group_weights, interval, replicate_metrics
-from robustbench_msa.analysis.metrics import PROFILES, compute, floor, sufficient
+from robustbench_msa.analysis.constants import floor
+from robustbench_msa.analysis.metrics import PROFILES, compute, sufficient
 from robustbench_msa.evaluation.cells import CLEAN, Cell, Request
 from robustbench_msa.evaluation.records import Planned
 from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
