@@ -84,7 +84,7 @@ def checkpoints(as_json: Json = False) -> None:
         }
         for c in found
     ]
-    _show(rows, ["dataset", "model", "recipe", "seed", "valid MAE", "valid Corr", "parameters", "path"], as_json)
+    _show(rows, ["dataset", "model", "recipe", "seed", "valid MAE", "valid Corr", "parameters"], as_json)
     for line in unreadable:
         print(f"msabench: skipped: {line}", file=sys.stderr)
 

@@ -52,13 +52,13 @@ class LateFusion(MSAModel):
     paper: ClassVar[str] = "LF-DNN (late fusion of deep neural networks)"
     config_class: ClassVar[type[LateFusionConfig]] = LateFusionConfig
     presets: ClassVar[Mapping[str, LateFusionConfig]] = {
-        "mosi": LateFusionConfig(),
+        "mosi": LateFusionConfig(hidden=128, fusion=128),
         "mosei": LateFusionConfig(hidden=128, fusion=128),
         "synth": LateFusionConfig(dropout=0.2),
     }
     optimisation: ClassVar[Mapping[str, Optimisation]] = {
-        "mosi": Optimisation("adam", 1e-3, 1e-4, batch_size=32, epochs=30, grad_clip=1.0, schedule="cosine"),
-        "mosei": Optimisation("adam", 1e-3, 1e-4, batch_size=32, epochs=30, grad_clip=1.0, schedule="cosine"),
+        "mosi": Optimisation("adamw", 1e-3, 0.5, batch_size=32, epochs=30, grad_clip=1.0, schedule="cosine"),
+        "mosei": Optimisation("adamw", 1e-3, 0.5, batch_size=32, epochs=30, grad_clip=1.0, schedule="cosine"),
         "synth": Optimisation("adam", 1e-3, 1e-4, batch_size=32, epochs=30, grad_clip=1.0, schedule="cosine"),
     }
 

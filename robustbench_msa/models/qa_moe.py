@@ -50,7 +50,7 @@ class QAMoEConfig:
     quality_predictor: str = "mlp"
     renormalise: bool = True
     fusion: str = "mlp"
-    conv_layers: int = 1
+    conv_layers: int = 0
     normalise: bool = True
     no_quality_gating: bool = False
     no_variance: bool = False
@@ -64,7 +64,7 @@ class QAMoEConfig:
 
 
 _PAPER = QAMoEConfig()
-_SYNTH = replace(_PAPER, d_model=32, conv_layers=0)
+_SYNTH = replace(_PAPER, d_model=32)
 # A.3; the rate is chosen from {1e-3, 5e-4, 1e-4}
 _A3 = Optimisation("adam", 5e-4, 1e-5, batch_size=16, epochs=30, grad_clip=1.0, schedule="cosine")
 

@@ -72,7 +72,7 @@ class RIDERMoEConfig:
     detach_r: bool = False
     probe_absent: bool = False
     fused_token: str = "mlp"
-    conv_layers: int = 1
+    conv_layers: int = 0
     normalise: bool = True
     no_consensus: bool = False
     no_L_PID: bool = False
@@ -94,7 +94,7 @@ class RIDERMoEConfig:
 
 _MOSI = RIDERMoEConfig()
 _MOSEI = replace(_MOSI, d_model=512, expert_layers=8, expert_heads=8, d_ff=1024, lambda_cls=0.1)
-_SYNTH = replace(_MOSI, d_model=32, expert_layers=2, d_ff=64, conv_layers=0)
+_SYNTH = replace(_MOSI, d_model=32, expert_layers=2, d_ff=64)
 _C5 = Optimisation("adamw", 3e-4, 5e-4, batch_size=32, epochs=60)  # C.5 gives neither schedule nor clipping
 
 
