@@ -95,7 +95,7 @@ def print_json(record: Any) -> None:
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "to_json"):
-        return json.loads(value.to_json(orient="records"))
+        return json.loads(value.to_json(orient="records", double_precision=15))
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -153,7 +153,7 @@ def test_fills_that_cannot_be(make: ModuleType, maker: str, fill: str, message: 
 
 
 def test_fill_mean_without_a_reference(make: ModuleType) -> None:
-    with pytest.raises(InputError, match=r"fill=mean needs the training means.*Reference\.fit"):
+    with pytest.raises(InputError, match=r"fill=mean needs training means of text, audio, vision.*Reference\.fit"):
         corrupt(make.feature_batch(5), "missing-fixed", "a", fill="mean")
 
 

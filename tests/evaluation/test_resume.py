@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -37,7 +38,9 @@ def job(checkpoint: Checkpoint, tmp_path: Path) -> Callable[[Path], subprocess.P
         command = [sys.executable, "-m", "robustbench_msa.cli.main", "run", "--checkpoint", str(checkpoint.path)]
         command += ["--dataset", "synth:train=60,valid=20,test=40", *JOB, "--json", "--out", str(out)]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, env=env)
+        # A job started in the background of a script inherits an ignored SIGINT; this one is to hear it.
+        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, env=env, preexec_fn=heed)
         started.append(process)
         return process
 

@@ -90,5 +90,5 @@ def test_metrics_come_in_the_order_asked_for_and_default_to_the_usual_ones(curve
     assert [m.name for m in entries.choose_metrics(frame, ["acc7", "corr"])] == ["acc7", "corr"]
     with pytest.raises(InputError, match="no rows of metric mae; there is acc2_non0, acc7, corr"):
         entries.choose_metrics(frame, ["mae"])
-    with pytest.raises(InputError, match="unknown metric of profile mosi 'acc8'"):
+    with pytest.raises(InputError, match="profile mosi has no metric 'acc8'"):
         entries.choose_metrics(frame, ["acc8"])
