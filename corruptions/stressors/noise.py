@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 import torch
 from torch import Tensor
@@ -88,9 +89,9 @@ def add_noise(batch: Batch, level: float, draws: Draws, reference: Reference, sc
     return batch.replace(**changes)
 
 
-def smallest(draws: Tensor, steps: Tensor, share: object) -> Tensor:
+def smallest(draws: Tensor, steps: Tensor, share: Decimal) -> Tensor:
     """Exactly ``round(share * L)`` of the given steps: those with the smallest draws. All ``(N, T)``."""
-    counts = rounded_share(share, steps.sum(1))  # type: ignore[arg-type]
+    counts = rounded_share(share, steps.sum(1))
     ranks = draws.masked_fill(~steps, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
     return ranks < counts[:, None]
 

@@ -6,7 +6,7 @@ Everything is computed from stored predictions. Intervals are 95 % percentile in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -234,7 +234,7 @@ class Tables:
                     "clean": _number(base.value[i]),
                     "floor": _number(self.floor[i]),
                     "n": self.n,
-                    "n_seeds": len(request.seeds) if request.stress.stressor.random else 1,
+                    "n_seeds": len(request.drawn),
                     "n_groups": self.n_groups,
                     "nulls": int(nulls[i]),
                     "note": note,
@@ -295,13 +295,10 @@ def _nauc(axes: list[Array], values: Array) -> Array:
     return grid_scores.nauc_2d(axes[0], axes[1], values.reshape(len(axes[0]), len(axes[1]), *values.shape[1:]))
 
 
-def cells_table(store: Store, planned: Planned) -> pa.Table:
-    """The facts of every finished cell."""
+def cells_table(store: Store, cells: Iterable[Cell]) -> pa.Table:
+    """The facts of finished cells."""
     rows = []
-    done = store.done(cell.key for cell in planned.cells)
-    for cell in planned.cells:
-        if cell.key not in done:
-            continue
+    for cell in cells:
         facts = store.facts(cell.key)
         names = ("model", "recipe", "train_seed", "checkpoint", "dataset", "split", "stress", "params")
         rows.append(
@@ -329,7 +326,7 @@ def derive(store: Store, planned: Planned) -> int:
     tables = Tables(store, planned)
     store.write_table("curves", tables.curves())
     store.write_table("nauc", tables.nauc())
-    store.write_table("cells", cells_table(store, planned))
+    store.write_table("cells", cells_table(store, tables.cells))
     return tables.damaged
 
 

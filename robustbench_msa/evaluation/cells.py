@@ -91,9 +91,14 @@ class Request:
         stress = Stress.parse(entry["stress"])
         return cls(stress, stress.grid(entry["grid"]), tuple(entry["seeds"]))
 
+    @property
+    def drawn(self) -> tuple[int | None, ...]:
+        """The seeds that its cells have: none where nothing is drawn."""
+        return self.seeds if self.stress.stressor.random else (None,)
+
     def seeds_of(self, point: Point) -> tuple[int | None, ...]:
         """The seeds that a point needs: none where nothing is drawn."""
-        return (None,) if point.is_clean or not self.stress.stressor.random else self.seeds
+        return (None,) if point.is_clean else self.drawn
 
 
 @dataclass(frozen=True)
@@ -166,8 +171,7 @@ def cell_at(subject: Subject, setting: Setting, stress: Stress, point: Point, se
 def _cells(subject: Subject, setting: Setting, requests: list[Request]) -> Iterator[Cell]:
     yield clean_cell(subject, setting)
     for request in requests:
-        seeds: tuple[int | None, ...] = request.seeds if request.stress.stressor.random else (None,)
-        for seed in seeds:
+        for seed in request.drawn:
             for point in request.grid.points:
                 if not point.is_clean:
                     yield cell_at(subject, setting, request.stress, point, seed)

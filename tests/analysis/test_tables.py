@@ -431,7 +431,7 @@ def test_a_metrics_own_decisions_are_used_for_it_alone(run) -> None:
 
 def test_facts_of_every_finished_cell(run) -> None:
     cells = run.add([MODEL], [MISSING], leave_out=lambda c: c.severity == "0.6")
-    table = cells_table(run.store, run.planned)
+    table = cells_table(run.store, Tables(run.store, run.planned).cells)
     assert table.schema.equals(CELLS)
     rows = table.to_pylist()
     assert [row["key"] for row in rows] == [c.key for c in cells if c.severity != "0.6"]
