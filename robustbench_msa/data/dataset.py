@@ -59,6 +59,12 @@ class Dataset:
         """Feature dimensions of text, audio, vision; 0 for text given as token ids."""
         return dims_of(self.splits["train"])
 
+    @property
+    def derived_dims(self) -> dict[str, int]:
+        """Feature dimension of each derived input that is a sequence ``(N, T, d)``, by name."""
+        derived = self.splits["train"].derived
+        return {name: d.values.shape[2] for name, d in sorted(derived.items()) if d.values.ndim == 3}
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over the content of all splits: values, lengths, presence, labels, ids and groups."""

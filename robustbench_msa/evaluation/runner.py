@@ -19,7 +19,7 @@ from corruptions.corruption import Corruption, fill_steps, maskable
 from robustbench_msa.evaluation.cells import Cell
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.store import Result
-from robustbench_msa.models.contract import Encoded, MSAModel, Output, Part, told_input
+from robustbench_msa.models.contract import Encoded, MSAModel, Output, Part, told_derived, told_input
 
 
 class WholeModel(Protocol):
@@ -58,7 +58,32 @@ class Runner:
             if bool(lost.any()):
                 part = _put(part, lost, self._lost_part(corruption, modality), lost.nonzero().squeeze(1))
             parts[modality] = part
-        return Encoded(**parts)
+        return Encoded(**parts, derived={name: self._derived_part(name, corruption) for name in self._derived_names})
+
+    @property
+    def _derived_names(self) -> tuple[str, ...]:
+        assert isinstance(self.model, MSAModel)
+        return self.model.derived_inputs()
+
+    def _derived_part(self, name: str, corruption: Corruption) -> Part:
+        """A derived input goes with its sources: lost with any of them, swapped with them."""
+        clean = self.inputs.batch
+        columns = [MODALITIES.index(source) for source in clean.derived[name].sources]
+        part = self._keep(("clean", name), lambda: self._encode_derived(name, told_derived(clean, name)))
+        donor = corruption.sources.donor[:, columns].amax(1)
+        if bool((donor >= 0).any()):
+            part = _put(part, donor >= 0, part, donor[donor >= 0])
+        lost = corruption.sources.lost[:, columns].any(1)
+        if bool(lost.any()):
+            zeros = self._keep(
+                ("lost", name), lambda: self._encode_derived(name, torch.zeros_like(clean.derived[name].values))
+            )
+            part = _put(part, lost, zeros, lost.nonzero().squeeze(1))
+        return part
+
+    def _encode_derived(self, name: str, values: Tensor) -> Part:
+        assert isinstance(self.model, MSAModel)
+        return _joined([self.model.encode_derived(name, values[rows]) for rows in self._chunks(len(values))])
 
     def _clean_part(self, modality: str) -> Part:
         return self._keep(("clean", modality), lambda: self._encode(modality, self.inputs.batch))
@@ -101,7 +126,8 @@ class Runner:
         outputs = []
         for rows in self._chunks(len(present)):
             chunk = {m: {name: x[rows] for name, x in encoded.part(m).items()} for m in MODALITIES}
-            outputs.append(self.model.fuse(Encoded(**chunk), present[rows]))
+            derived = {n: {name: x[rows] for name, x in part.items()} for n, part in encoded.derived.items()}
+            outputs.append(self.model.fuse(Encoded(**chunk, derived=derived), present[rows]))
         return Output(torch.cat([o.prediction for o in outputs]), _joined([o.extras for o in outputs]))
 
     def _chunks(self, n: int) -> Iterable[slice]:

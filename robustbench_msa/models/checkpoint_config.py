@@ -106,7 +106,11 @@ def _arguments(value: Any) -> bool:
     if not (_object(value) and set(value) == {"spec", "config"} and all(map(_object, value.values()))):
         return False
     spec, config = value["spec"], value["config"]
-    return _dims(spec.get("dims")) and all(map(_argument, [*spec.values(), *config.values()]))
+    derived = spec.get("derived", {})
+    if not (_object(derived) and len(derived) <= 64 and all(map(_whole(1, MAX_ARGUMENT), derived.values()))):
+        return False
+    plain = [value for key, value in spec.items() if key != "derived"]
+    return _dims(spec.get("dims")) and all(map(_argument, [*plain, *config.values()]))
 
 
 def _argument(value: Any) -> bool:

@@ -26,6 +26,8 @@ class Encoded:
     text: Part
     audio: Part
     vision: Part
+    derived: Mapping[str, Part] = field(default_factory=dict)
+    """The derived inputs the model reads, by name: gone (all zero) or swapped with the modalities they came from."""
 
     def part(self, modality: str) -> Part:
         part: Part = getattr(self, modality)
@@ -47,11 +49,19 @@ class Output:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model must know of the data to be built: feature dimensions, the label range, the number of classes."""
+    """What a model must know of the data to be built: feature dimensions, the label range, the number of classes.
+
+    derived: the feature dimension of each derived input the data has, ``(N, T, d)``, by name.
+    """
 
     dims: tuple[int, int, int]
     label_range: tuple[float, float] = (-3.0, 3.0)
     num_classes: int = 0  # 0: regression
+    derived: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; ``derived`` only where there is any, so that it changes no checkpoint without."""
+        return {name: value for name, value in asdict(self).items() if name != "derived" or value}
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,15 @@ def told_input(batch: Batch, modality: str) -> tuple[Tensor, Tensor]:
         return x, lengths
     keep = told.view(-1, *[1] * (x.ndim - 1))
     return torch.where(keep, x, torch.zeros_like(x)), torch.where(told, lengths, torch.ones_like(lengths))
+
+
+def told_derived(batch: Batch, name: str) -> Tensor:
+    """A derived input as models see it: zeros where one of the modalities it was made from is told absent."""
+    values, sources = batch.derived[name].values, batch.derived[name].sources
+    told = batch.present[:, [MODALITIES.index(source) for source in sources]].all(dim=1)
+    if bool(told.all()):
+        return values
+    return torch.where(told.view(-1, *[1] * (values.ndim - 1)), values, torch.zeros_like(values))
 
 
 class MSAModel(nn.Module):
@@ -104,6 +123,14 @@ class MSAModel(nn.Module):
         """The prediction from encoded modalities and what is told of their presence, ``(N, 3)`` bool."""
         raise NotImplementedError
 
+    def derived_inputs(self) -> tuple[str, ...]:
+        """Names of the derived inputs this model reads (explanations). Default: none."""
+        return ()
+
+    def encode_derived(self, name: str, values: Tensor) -> Part:
+        """One derived input, ``(N, T, d)``, encoded from itself alone. Steps of zeros are padding or lost."""
+        raise NotImplementedError
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The training objective under "total" (a scalar to differentiate) and its terms by the paper's names."""
         raise NotImplementedError
@@ -113,11 +140,12 @@ class MSAModel(nn.Module):
 
     def encode(self, batch: Batch) -> Encoded:
         """All three modalities encoded, each from its own input alone."""
-        return Encoded(**{m: self.encode_modality(m, *told_input(batch, m)) for m in MODALITIES})
+        derived = {name: self.encode_derived(name, told_derived(batch, name)) for name in self.derived_inputs()}
+        return Encoded(**{m: self.encode_modality(m, *told_input(batch, m)) for m in MODALITIES}, derived=derived)
 
     def forward(self, batch: Batch) -> Output:
         return self.fuse(self.encode(batch), batch.present)
 
     def arguments(self) -> dict[str, Any]:
         """What rebuilds this model: JSON values, part of the checkpoint's identity."""
-        return {"spec": asdict(self.spec), "config": asdict(self.config)}
+        return {"spec": self.spec.to_json(), "config": asdict(self.config)}

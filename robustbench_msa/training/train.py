@@ -75,7 +75,7 @@ def train(
         raise InputError(f"train seed: expected a whole number from 0, got {seed}")
     chosen = choose_preset(cls, preset, dataset.name)
     config, optimisation = override(cls, chosen, dict(overrides or {}), epochs)
-    spec = InputSpec(dataset.dims, _LABEL_RANGES[dataset.profile])
+    spec = InputSpec(dataset.dims, _LABEL_RANGES[dataset.profile], derived=dataset.derived_dims)
     identity = _identity(cls, spec, config, optimisation, dataset, parsed, seed)
     place = folder_of(dataset.name, model_name, parsed.name, seed)  # refuses odd names before training, not after
     out = out or Path("checkpoints") / place
@@ -103,7 +103,7 @@ def _identity(
     what = {
         "loop": LOOP_VERSION,
         "model": [cls.name, cls.version],
-        "arguments": {"spec": asdict(spec), "config": asdict(config)},
+        "arguments": {"spec": spec.to_json(), "config": asdict(config)},
         "optimisation": asdict(optimisation),
         "dataset": dataset.fingerprint,
         "recipe": recipe.name,
