@@ -19,10 +19,15 @@ FILLS = ("auto", "zeros", "mask", "unk", "mean")
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """A batch after feature-level changes, and the steps it lost. lost: ``(N, T_m)`` bool per modality touched."""
+    """A batch after feature-level changes.
+
+    lost: the steps that were lost, ``(N, T_m)`` bool per modality touched; altered: those that hold another step's or
+    another sample's value, likewise.
+    """
 
     batch: Batch
     lost: Mapping[str, Tensor] = field(default_factory=dict)
+    altered: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +58,8 @@ class Corruption:
     """A corrupted input in its parts. ``batch`` puts them together; encode-once runners need not.
 
     clean: the batch as it came; features: after feature-level changes; sources: whole-modality changes;
-    told: whether ``present`` becomes False where a modality is lost; pool: where donors come from.
+    told: whether ``present`` becomes False where a modality is lost; pool: where donors come from; before: in a
+    composition, what the stress before this one did (its ``batch`` is this one's ``clean``).
     """
 
     clean: Batch
@@ -63,6 +69,12 @@ class Corruption:
     fill: str = "auto"
     pool: Batch | None = None
     reference: Reference | None = None
+    before: Corruption | None = None
+
+    @property
+    def stages(self) -> tuple[Corruption, ...]:
+        """What was done, stress by stress; the last is this one."""
+        return (self,) if self.before is None else (*self.before.stages, self)
 
     @cached_property
     def present(self) -> Tensor:

@@ -50,6 +50,16 @@ class Draws:
         """One standard normal per step and feature: ``(N, T_m, d_m)`` float32."""
         return self._once(("normal", purpose, modality), lambda: self._normal(purpose, modality))
 
+    def gaussian(self, purpose: str, modality: str = "") -> Tensor:
+        """One standard normal per sample (and modality, when named): ``(N,)`` float64."""
+        return self._once(("gaussian", purpose, modality), lambda: self._gaussian(purpose, modality))
+
+    def fitting(self, batch: Batch) -> Draws:
+        """The same draws for the same samples in another shape (padded further by a swap)."""
+        if all(tuple(batch.features(m).shape[1:]) == shape for m, shape in self._shapes.items()):
+            return self
+        return Draws(self.seed, batch)
+
     def pairs(self, purpose: str, hosts: Sequence[int], donor_ids: Sequence[str]) -> NDArray[np.float64]:
         """One uniform per (host, donor) pair, keyed by both ids: ``(len(hosts), len(donor_ids))`` on the CPU."""
         donors = np.array([key_of("donor", donor) for donor in donor_ids], dtype=np.uint64)
@@ -68,6 +78,9 @@ class Draws:
     def _uniform(self, purpose: str, modality: str, count: int) -> Tensor:
         return torch.from_numpy(uniforms(self._keys(purpose, modality, self.ids), count))
 
+    def _gaussian(self, purpose: str, modality: str) -> Tensor:
+        return torch.from_numpy(normals(self._keys(purpose, modality, self.ids), 1).astype(np.float64)).squeeze(1)
+
     def _normal(self, purpose: str, modality: str) -> Tensor:
         shape = self._shapes[modality]
         values = normals(self._keys(purpose, modality, self.ids), int(np.prod(shape)))
@@ -84,6 +97,14 @@ class GeneratorDraws(Draws):
     def _uniform(self, purpose: str, modality: str, count: int) -> Tensor:
         generator = self._generator
         return torch.rand(len(self.ids), count, generator=generator, device=generator.device, dtype=torch.float64)
+
+    def fitting(self, batch: Batch) -> Draws:
+        same = all(tuple(batch.features(m).shape[1:]) == shape for m, shape in self._shapes.items())
+        return self if same else GeneratorDraws(self._generator, batch)
+
+    def _gaussian(self, purpose: str, modality: str) -> Tensor:
+        generator = self._generator
+        return torch.randn(len(self.ids), generator=generator, device=generator.device, dtype=torch.float64)
 
     def _normal(self, purpose: str, modality: str) -> Tensor:
         shape = (len(self.ids), *self._shapes[modality])

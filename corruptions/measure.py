@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -25,40 +27,63 @@ def realised(corruption: Corruption) -> dict[str, float | None]:
 
     absent: share of samples that lack the modality by nature; lost: share of available ones whose modality the stress
     took; swapped: share swapped with a donor; steps: share of maskable steps of available modalities lost, alone or
-    with their modality; noise_db: noise power over signal power on the surviving steps (None: no noise). hosts:
-    share of samples with a donor; skipped and unable: counts of hosts and of donors that lack a modality to be swapped.
+    with their modality; altered (where the stress does such things): share of them that hold the value of another step
+    or sample; noise_db: noise power over signal power on the steps that are neither (None: no noise). hosts: share of
+    samples with a donor; skipped and unable: counts of hosts and of donors that lack a modality to be swapped. Of a
+    composition: what all its stresses did together.
     """
-    clean, sources = corruption.clean, corruption.sources
+    stages = corruption.stages
+    clean = stages[0].clean
+    lost, donor = (torch.stack([getattr(s.sources, name) for s in stages]) for name in ("lost", "donor"))
+    lost, swapped = lost.any(0), (donor >= 0).any(0)  # (N, 3)
     facts: dict[str, float | None] = {}
     for i, modality in enumerate(MODALITIES):
         letter, available = LETTER[modality], clean.present[:, i]
         n = max(1, int(available.sum()))
         steps = maskable(clean, modality) & available[:, None]
-        gone = corruption.features.lost.get(modality, torch.zeros_like(steps)) & steps
-        gone = gone | (steps & sources.lost[:, i, None])
+        total = max(1, int(steps.sum()))
+        gone = steps & (_any([s.features.lost for s in stages], modality, steps) | lost[:, i, None])
+        altered = steps & ~gone & _any([s.features.altered for s in stages], modality, steps)
         facts[f"absent_{letter}"] = 1.0 - _share(available)
-        facts[f"lost_{letter}"] = float((sources.lost[:, i] & available).sum()) / n
-        facts[f"swapped_{letter}"] = float((sources.donor[:, i] >= 0).sum()) / n
-        facts[f"steps_{letter}"] = float(gone.sum()) / max(1, int(steps.sum()))
-        facts[f"noise_db_{letter}"] = _noise_db(corruption, modality, steps & ~gone)
-    facts["hosts"] = _share((sources.donor >= 0).any(1))
-    facts["skipped"], facts["unable"] = float(sources.skipped), float(sources.unable)
+        facts[f"lost_{letter}"] = float((lost[:, i] & available).sum()) / n
+        facts[f"swapped_{letter}"] = float(swapped[:, i].sum()) / n
+        facts[f"steps_{letter}"] = float(gone.sum()) / total
+        if any(modality in s.features.altered for s in stages):
+            facts[f"altered_{letter}"] = float(altered.sum()) / total
+        facts[f"noise_db_{letter}"] = _noise_db(stages, modality, steps & ~gone & ~altered)
+    facts["hosts"] = _share(swapped.any(1))
+    facts["skipped"] = float(sum(s.sources.skipped for s in stages))
+    facts["unable"] = float(max(s.sources.unable for s in stages))
     return facts
+
+
+def _any(masks: list[Mapping[str, Tensor]], modality: str, like: Tensor) -> Tensor:
+    """Where any of the stages says so, ``(N, T_m)``; a swap may have padded further, which is cut off."""
+    found = torch.zeros_like(like)
+    for mask in masks:
+        if modality in mask:
+            found = found | mask[modality][:, : like.shape[1]]
+    return found
 
 
 def _share(mask: Tensor) -> float:
     return float(mask.to(torch.float64).mean()) if len(mask) else 0.0
 
 
-def _noise_db(corruption: Corruption, modality: str, steps: Tensor) -> float | None:
-    x, noisy = corruption.clean.features(modality), corruption.features.batch.features(modality)
-    if x is noisy or not x.is_floating_point():
+def _noise_db(stages: tuple[Corruption, ...], modality: str, steps: Tensor) -> float | None:
+    """Power of what was added inside the modality, over the power of what it was added to, on these steps."""
+    power = []
+    for stage in stages:
+        x, noisy = stage.clean.features(modality), stage.features.batch.features(modality)
+        if x is noisy or not x.is_floating_point():
+            continue
+        there = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        there[:, : steps.shape[1]] = steps
+        noise = (noisy[there] - x[there]).square().sum(dtype=torch.float64)
+        power.append((float(noise), float(x[there].square().sum(dtype=torch.float64))))
+    if not power or power[0][1] == 0 or sum(noise for noise, _ in power) == 0:
         return None
-    noise = (noisy[steps] - x[steps]).square().sum(dtype=torch.float64)
-    signal = x[steps].square().sum(dtype=torch.float64)
-    if float(noise) == 0 or float(signal) == 0:
-        return None
-    return float(10 * torch.log10(noise / signal))
+    return 10 * math.log10(sum(noise for noise, _ in power) / power[0][1])
 
 
 def probe_of(batch: Batch) -> Batch:
@@ -88,16 +113,18 @@ def input_digest(
     drawn = None if seed is None else int(seed)
     identity = (data, stress.name, stressor.version, stress.options, pool, fitted, point, drawn)
     digest = hashlib.sha256(repr(("msabench input 1", *identity)).encode())
-    clean = corruption.clean
+    clean = corruption.stages[0].clean
     order = torch.tensor(sorted(range(len(clean)), key=clean.ids.__getitem__), device=clean.device)
-    for modality in MODALITIES:
-        if modality in corruption.features.lost:
-            _add(digest, _unpadded(corruption.features.lost[modality][order], clean.lengths(modality)[order]))
-    _add(digest, corruption.sources.lost[order])
-    _add(digest, corruption.present[order])
-    donor = corruption.sources.donor[order].cpu()
     donors = clean if corruption.pool is None else corruption.pool
-    digest.update("\0".join("" if j < 0 else donors.ids[j] for j in donor.flatten().tolist()).encode())
+    for stage in corruption.stages:
+        for masks in (stage.features.lost, stage.features.altered):
+            for modality in MODALITIES:
+                if modality in masks:
+                    _add(digest, _unpadded(masks[modality][order], stage.clean.lengths(modality)[order]))
+        _add(digest, stage.sources.lost[order])
+        _add(digest, stage.present[order])
+        donor = stage.sources.donor[order].cpu()
+        digest.update("\0".join("" if j < 0 else donors.ids[j] for j in donor.flatten().tolist()).encode())
     part = probe_of(clean) if probe is None else probe[0]
     draws = Draws(seed or 0, part) if probe is None else probe[1]
     pool_batch = donors.to("cpu") if stressor.uses_pool else None

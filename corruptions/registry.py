@@ -5,18 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
-from corruptions.batch import Batch
+from corruptions.batch import LETTERS, Batch
+from corruptions.composition import compose
 from corruptions.corruption import Corruption
 from corruptions.draws import Draws
 from corruptions.errors import InputError
-from corruptions.grid import Grid, Point
+from corruptions.grid import Axis, Grid, Point
 from corruptions.reference import Reference
-from corruptions.stressor import Stressor, Value
-from corruptions.stressors.conflict import Conflict
-from corruptions.stressors.missing import Missing, MissingFixed, MissingRandom
-from corruptions.stressors.noise import Noise, NoiseLambda
+from corruptions.stressor import EVERY, Adversary, Stressor, Value
+from corruptions.stressors.asr import ASR
+from corruptions.stressors.conflict import Conflict, ConflictControl
+from corruptions.stressors.frames import Burst, FrameMissing
+from corruptions.stressors.misalign import Misalign
+from corruptions.stressors.missing import Correlated, Imbalanced, Missing, MissingFixed, MissingRandom
+from corruptions.stressors.noise import Drift, Noise, NoiseLambda
 from corruptions.stressors.spectrum import Spectrum
+from corruptions.stressors.worst_case import WorstCase
 
 STRESSORS: dict[str, Stressor] = {
     stressor.name: stressor
@@ -28,6 +34,15 @@ STRESSORS: dict[str, Stressor] = {
         MissingRandom(),
         NoiseLambda(),
         Spectrum(),
+        ConflictControl(),
+        FrameMissing(),
+        Burst(),
+        Misalign(),
+        Drift(),
+        Imbalanced(),
+        Correlated(),
+        ASR(),
+        WorstCase(),
     )
 }
 
@@ -41,54 +56,59 @@ class Stress:
 
     @classmethod
     def parse(cls, text: str, /, **options: Value) -> Stress:
-        """From ``name:key=value,key=value``; keyword options come on top.
+        """From ``name:key=value,key=value``, or ``name+name:name.key=value``; keyword options come on top.
+
+        In a composition a parameter without a part's name goes to every part that has it.
 
         Raises:
             InputError: unknown stressor or parameter, or a value that does not fit.
 
         >>> Stress.parse("missing-random:told=true").label
         'missing-random:told=true'
+        >>> Stress.parse("noise+missing:missing.fill=zeros,modalities=audio").label
+        'noise+missing:missing.fill=zeros,missing.modalities=a,noise.modalities=a'
         """
         name, _, rest = text.partition(":")
-        stressor = find(name.strip())
-        given: dict[str, Value] = {}
-        for item in filter(None, (part.strip() for part in rest.split(","))):
-            key, equals, value = item.partition("=")
-            if not equals:
-                raise InputError(f"stress {text!r}: expected key=value after the colon, got {item!r}")
-            given[key.strip()] = value.strip()
-        given |= options
-        table = stressor.option_table
-        for key in given:
-            if key not in table:
-                raise InputError(
-                    f"stress {name}: unknown parameter {key!r}{did_you_mean(key, table)}; it has {', '.join(table)}"
-                )
-        settled = {k: option.parse(f"{name}:{k}", given.get(k, option.default)) for k, option in sorted(table.items())}
+        stressor = find(name)
+        given = _named(stressor, _typed(text, rest) | options)
+        given = {**stressor.implied(given), **given}
+        settled: dict[str, Value] = {}
+        for key, option in sorted(stressor.parameters.items()):
+            value = option.parse(f"{stressor.name}:{key}", given.get(key, option.default))
+            if key.rpartition(".")[2] == "modalities":
+                value = _effective(stressor, key, str(value))
+            if value != option.default or not option.added:
+                settled[key] = value
         return cls(stressor.name, tuple(settled.items()))
 
     @property
     def stressor(self) -> Stressor:
-        return STRESSORS[self.name]
+        return find(self.name)
 
     @property
     def uses_reference(self) -> bool:
         """Does the outcome depend on the training statistics?"""
-        return self.stressor.needs_reference or ("fill", "mean") in self.options
+        fills = [value for key, value in self.options if key.rpartition(".")[2] == "fill"]
+        return self.stressor.needs_reference or "mean" in fills
 
     @property
     def params(self) -> str:
         """The parameters that differ from their defaults, as typed after the colon (empty: all default)."""
-        table = self.stressor.option_table
+        table = self.stressor.parameters
         return ",".join(f"{k}={_text(v)}" for k, v in self.options if v != table[k].default)
 
     @property
     def label(self) -> str:
         return f"{self.name}:{self.params}" if self.params else self.name
 
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The severity axes (none: the axis is the available set)."""
+        return self.stressor.axes_of(dict(self.options))
+
     def grid(self, text: str | None = None) -> Grid:
         """The grid from its text (default: the paper's), checked against the stressor's axes."""
-        return Grid.parse(self.stressor.default_grid if text is None else text, self.stressor.axes)
+        return Grid.parse(self.stressor.grid_of(dict(self.options)) if text is None else text, self.axes)
 
     def apply(
         self,
@@ -97,15 +117,58 @@ class Stress:
         draws: Draws,
         reference: Reference | None = None,
         pool: Batch | None = None,
+        adversary: Adversary | None = None,
     ) -> Corruption:
-        return self.stressor.apply(batch, point, draws, dict(self.options), reference, pool)
+        return self.stressor.apply(batch, point, draws, dict(self.options), reference, pool, adversary)
 
 
+@cache
 def find(name: str) -> Stressor:
-    """The stressor of this name. Raises InputError, with the nearest name, when there is none."""
-    if name not in STRESSORS:
-        raise InputError(f"unknown stress {name!r}{did_you_mean(name, STRESSORS)}; known: {', '.join(STRESSORS)}")
-    return STRESSORS[name]
+    """The stressor of this name, or the composition of ``name+name``.
+
+    Raises:
+        InputError: there is none (the nearest name is given), or the parts cannot be composed.
+    """
+    parts = [part.strip() for part in name.split("+")]
+    for part in parts:
+        if part not in STRESSORS:
+            raise InputError(f"unknown stress {part!r}{did_you_mean(part, STRESSORS)}; known: {', '.join(STRESSORS)}")
+    return STRESSORS[parts[0]] if len(parts) == 1 else compose(tuple(STRESSORS[part] for part in parts))
+
+
+def _typed(text: str, rest: str) -> dict[str, Value]:
+    given: dict[str, Value] = {}
+    for item in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"stress {text!r}: expected key=value after the colon, got {item!r}")
+        if key.strip() in given:
+            raise InputError(f"stress {text!r}: {key.strip()} is given twice")
+        given[key.strip()] = value.strip()
+    return given
+
+
+def _named(stressor: Stressor, given: Mapping[str, Value]) -> dict[str, Value]:
+    """The given parameters under their full names. Raises InputError for one that the stressor does not have."""
+    table = stressor.parameters
+    named: dict[str, Value] = {}
+    for key, value in given.items():
+        full = [key] if key in table else [name for name in table if name.partition(".")[2] == key]
+        if not full:
+            hint = did_you_mean(key, table)
+            raise InputError(f"stress {stressor.name}: unknown parameter {key!r}{hint}; it has {', '.join(table)}")
+        named |= dict.fromkeys(full, value)
+    return named
+
+
+def _effective(stressor: Stressor, key: str, letters: str) -> str:
+    """The letters of ``modalities`` that make a difference. Raises InputError when none does."""
+    acts_on = STRESSORS[key.partition(".")[0]].acts_on if "." in key else stressor.acts_on
+    left = "".join(letter for letter in letters if letter in acts_on)
+    if not left:
+        names = ", ".join(LETTERS[letter] for letter in acts_on)
+        raise InputError(f"stress {stressor.name}: it acts on {names}; modalities={letters} leaves it nothing to do")
+    return EVERY if left == acts_on else left
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -121,6 +184,7 @@ def corrupt(
     seed: int = 1111,
     reference: Reference | None = None,
     pool: Batch | None = None,
+    adversary: Adversary | None = None,
     **params: Value,
 ) -> Batch:
     """The batch under one stress at one severity: the same for every model, batch size and order.
@@ -131,6 +195,8 @@ def corrupt(
         seed: one realisation of all random draws.
         reference: ``Reference.fit(train_batch)``, for stressors that scale noise by the training split.
         pool: where donors come from; default the batch itself.
+        adversary: for worst-case, the model as losses and gradients.
+        params: the stress's parameters; ``modalities="audio"`` restricts any stress.
 
     Raises:
         InputError: unknown stress or parameter, a severity outside its range, a missing reference.
@@ -147,7 +213,7 @@ def corrupt(
     points = parsed.grid(text).points
     if len(points) != 1:
         raise InputError(f"corrupt takes one severity, {text!r} is {len(points)}; loop over a grid's points for more")
-    return parsed.apply(batch, points[0], Draws(seed, batch), reference, pool).batch
+    return parsed.apply(batch, points[0], Draws(seed, batch), reference, pool, adversary).batch
 
 
 def describe() -> list[Mapping[str, str]]:
@@ -159,6 +225,8 @@ def describe() -> list[Mapping[str, str]]:
             "default_grid": s.default_grid,
             "told": "yes" if s.told else "no",
             "parameters": ", ".join(f"{k}={_text(o.default)}" for k, o in s.option_table.items()),
+            "formula": s.formula,
+            "acts_on": s.acts_on,
             "summary": s.summary,
             "source": s.source,
         }

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from corruptions import Batch, InputError, Protocol, Stress
+from corruptions import MODALITIES, Batch, InputError, Protocol, Stress
 from robustbench_msa.analysis.tables import derive
 from robustbench_msa.data.dataset import SPLITS, Dataset
 from robustbench_msa.data.registry import load_dataset
@@ -60,6 +60,7 @@ def benchmark(
     grid: str | None = None,
     *,
     protocol: str | None = None,
+    modalities: str | None = None,
     checkpoint: str | Path | Sequence[str | Path] = (),
     recipe: str = "clean",
     train_seed: int | str = FIRST_SEED,
@@ -81,6 +82,7 @@ def benchmark(
         model: names of registered models; each means the checkpoint of this dataset, recipe and train_seed.
         stress: stresses, with parameters after a colon; grid: for exactly one stress (default: its paper's grid).
         protocol: a named protocol, or a path ending in .toml, instead of stress and grid.
+        modalities: restrict every stress to these (text, audio, vision or their letters).
         checkpoint: folders with config.json and model.safetensors.
         recipe, train_seed: which checkpoint of a model ("all": every training seed there is).
         dataset, data: a registered name with its file, or a Dataset.
@@ -96,7 +98,7 @@ def benchmark(
         InputError: anything that cannot be used. Nothing is written then.
     """
     where = resolve_device(device)
-    requests, protocols = _requests(_names(stress), grid, protocol, seeds)
+    requests, protocols = _requests(_names(stress), grid, protocol, seeds, modalities)
     loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, None if data is None else Path(data))
     if split not in SPLITS:
         raise InputError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
@@ -110,7 +112,11 @@ def benchmark(
 
     inputs = Inputs(loaded, split, where)
     store = Store(folder)
-    cells = plan([c.subject for c in candidates], inputs.setting, requests)
+    cells = [
+        cell
+        for c in candidates
+        for cell in plan([c.subject], inputs.setting, [r for r in requests if c.covers(r.stress)])
+    ]
     for request in requests:  # parameters that do not fit the data show here, before anything is written
         _try_out(request, inputs)
     planned = remember(store, cells, requests, inputs.setting, _about(loaded, candidates, protocols, command))
@@ -158,14 +164,25 @@ def _check_out(folder: Path) -> None:
         raise InputError(f"--out {folder}: a file is in the way ({there}); expected a folder")
 
 
-def _try_out(request: Request, inputs: Inputs) -> Batch:
+def _try_out(request: Request, inputs: Inputs) -> None:
     """The last point of a request on a few samples. Raises InputError when its parameters do not fit the data."""
-    probe, draws = inputs.probe, inputs.probe_draws(FIRST_SEED)
-    return request.stress.apply(probe, request.grid.points[-1], draws, inputs.reference.to("cpu"), probe).batch
+    probe, draws, adversary = inputs.probe, inputs.probe_draws(FIRST_SEED), _Harmless()
+    reference, point = inputs.reference.to("cpu"), request.grid.points[-1]
+    _ = request.stress.apply(probe, point, draws, reference, probe, adversary).batch
+
+
+class _Harmless:
+    """An adversary that no input moves, for trying out a stress that asks for one."""
+
+    def losses(self, batch: Batch) -> torch.Tensor:
+        return torch.zeros(len(batch), device=batch.device)
+
+    def gradients(self, batch: Batch) -> dict[str, torch.Tensor]:
+        return {m: torch.zeros_like(x) for m in MODALITIES if (x := batch.features(m)).is_floating_point()}
 
 
 def _requests(
-    stresses: list[str], grid: str | None, protocol: str | None, seeds: int
+    stresses: list[str], grid: str | None, protocol: str | None, seeds: int, modalities: str | None = None
 ) -> tuple[list[Request], dict[str, str]]:
     if seeds < 1:
         raise InputError(f"seeds: expected 1 or more, got {seeds}")
@@ -173,6 +190,10 @@ def _requests(
     if protocol is not None:
         if stresses or grid:
             raise InputError("a protocol brings its own stresses and grids: give --protocol, or --stress with --grid")
+        if modalities:
+            raise InputError(
+                "a protocol says itself what it touches: leave out --modalities, or write a TOML of your own"
+            )
         named = Protocol.load(protocol)
         return [Request(s, g, drawn) for s, g in named.stresses], {named.name: named.text}
     if not stresses:
@@ -183,7 +204,8 @@ def _requests(
         raise InputError(
             f"--grid needs exactly one --stress, got {len(stresses)}; leave it out to use each paper's grid"
         )
-    parsed = [Stress.parse(text) for text in stresses]
+    only = {} if modalities is None else {"modalities": modalities}
+    parsed = [Stress.parse(text, **only) for text in stresses]
     return [Request(stress, stress.grid(grid), drawn) for stress in parsed], {}
 
 

@@ -1,8 +1,8 @@
-"""Cross-modal conflict: audio and vision from a sample of the opposite sentiment (RIDER-MoE, C.2)."""
+"""Cross-modal conflict: audio and vision from a sample of the opposite sentiment (RIDER-MoE, C.2), and its control."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from corruptions.corruption import Sources
 from corruptions.draws import Draws
 from corruptions.errors import InputError
 from corruptions.grid import Axis, Point
-from corruptions.stressor import Stressor, Value
+from corruptions.stressor import EVERY, Options, Stressor
 
-SWAPS = np.array([[False, True, False], [False, False, True], [False, True, True]])  # {audio}, {vision}, both
+Positions = NDArray[np.int64]
+Eligible = Callable[[float, NDArray[np.float64], NDArray[np.bool_], Positions], Positions]
+"""(host's label, the donors' labels, which are not the host, rank of their ids) to positions of eligible donors."""
 
 
 class Conflict(Stressor):
@@ -32,32 +34,70 @@ class Conflict(Stressor):
     axes = (Axis("c", "0", "1"),)
     default_grid = "0:1:0.25"
     summary = "audio and vision swapped with a sample of the opposite sentiment"
+    formula = "where u < c: {a}, {v} or {a,v} from a donor of opposite polarity, of the half farthest in label"
     source = "RIDER-MoE, appendix C.2"
     option_table = {}
+    purposes = frozenset({"swap", "which", "donor"})
     uses_pool = True
+    acts_on = "av"
 
-    def sources(self, batch: Batch, point: Point, draws: Draws, pool: Batch, options: Mapping[str, Value]) -> Sources:
+    @property
+    def eligible(self) -> Eligible:
+        return farthest_half
+
+    def sources(self, batch: Batch, point: Point, draws: Draws, pool: Batch, options: Options) -> Sources:
         if batch.labels is None or pool.labels is None:
-            raise InputError("conflict picks donors by label: the batch and its pool need labels")
+            raise InputError(f"{self.name} picks donors by label: the batch and its pool need labels")
+        swaps = swaps_of(str(options.get("modalities", EVERY)))
         chosen = (draws.uniform("swap").cpu().numpy() < float(point.values[0])).nonzero()[0]
-        wanted = SWAPS[np.minimum((draws.uniform("which").cpu().numpy() * 3).astype(int), 2)]
+        which = (draws.uniform("which").cpu().numpy() * len(swaps)).astype(int)
+        wanted = swaps[np.minimum(which, len(swaps) - 1)]
         donor = np.full((len(batch), 3), -1, dtype=np.int64)
         skipped = 0
         ours, theirs = batch.present.cpu().numpy(), pool.present.cpu().numpy()
-        for swap in SWAPS:
+        for swap in swaps:
             hosts = chosen[np.all(wanted[chosen] == swap, axis=1)]
             able = hosts[np.all(ours[hosts][:, swap], axis=1)]
-            found = choose_donors(batch, able, pool, np.all(theirs[:, swap], axis=1), draws)
+            found = choose_donors(batch, able, pool, np.all(theirs[:, swap], axis=1), draws, self.eligible)
             donor[np.ix_(able, swap)] = found[:, None]
             skipped += len(hosts) - int((found >= 0).sum())
         untouched = Sources.untouched(batch)
-        unable = int((~theirs[:, 1:].all(axis=1)).sum())
+        unable = int((~theirs[:, swaps.any(axis=0)].all(axis=1)).sum())
         return Sources(untouched.lost, torch.from_numpy(donor).to(batch.device), skipped, unable)
 
 
+class ConflictControl(Conflict):
+    """``conflict-control`` at c: the same hosts and modalities swapped as by ``conflict``, with a donor of the *same*
+    polarity and the nearest label: what swapping costs by itself.
+
+    Of donors equally near, the one with the smallest draw. For label 0 the polarity is 0; with no other sample of the
+    host's polarity in the pool, the nearest of all others.
+    """
+
+    name = "conflict-control"
+    summary = "the same swaps as conflict, with a donor of the same sentiment: what swapping costs by itself"
+    formula = "where u < c: {a}, {v} or {a,v} from the donor of the same polarity nearest in label"
+    source = "beyond the papers: the control of RIDER-MoE's conflict"
+
+    @property
+    def eligible(self) -> Eligible:
+        return nearest_alike
+
+
+def swaps_of(letters: str) -> NDArray[np.bool_]:
+    """The sets of modalities that are swapped, one a row: {audio}, {vision}, both, as far as they are allowed.
+
+    >>> swaps_of("tav").astype(int).tolist(), swaps_of("v").astype(int).tolist()
+    ([[0, 1, 0], [0, 0, 1], [0, 1, 1]], [[0, 0, 1]])
+    """
+    audio, vision = np.array([False, True, False]), np.array([False, False, True])
+    rows = [*([audio] if "a" in letters else []), *([vision] if "v" in letters else [])]
+    return np.array([*rows, audio | vision] if len(rows) == 2 else rows)
+
+
 def choose_donors(
-    batch: Batch, hosts: NDArray[np.int64], pool: Batch, able: NDArray[Any], draws: Draws
-) -> NDArray[np.int64]:
+    batch: Batch, hosts: Positions, pool: Batch, able: NDArray[Any], draws: Draws, eligible: Eligible
+) -> Positions:
     """The pool's position of each host's donor (-1: none), among the able samples of the pool.
 
     The chosen one is the eligible sample with the smallest draw keyed by (seed, host id, donor id).
@@ -79,18 +119,25 @@ def choose_donors(
             others = np.ones(len(ids), dtype=bool)
             if batch.ids[host] in position:
                 others[position[batch.ids[host]]] = False
-            eligible = farthest_half(host_labels[host], labels[places], others, rank)
-            if len(eligible):
-                chosen[start + row] = places[eligible[np.argmin(pairs[row, eligible])]]
+            donors = eligible(host_labels[host], labels[places], others, rank)
+            if len(donors):
+                chosen[start + row] = places[donors[np.argmin(pairs[row, donors])]]
     return chosen
 
 
-def farthest_half(
-    label: float, labels: NDArray[np.float64], others: NDArray[np.bool_], rank: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def farthest_half(label: float, labels: NDArray[np.float64], others: NDArray[np.bool_], rank: Positions) -> Positions:
     """Positions of the half of the opposite polarity (or, failing that, of all others) farthest in label."""
     opposite = others & (np.sign(labels) == -np.sign(label)) if label else np.zeros_like(others)
     among = (opposite if opposite.any() else others).nonzero()[0]
     farthest = np.lexsort((rank[among], -np.abs(labels[among] - label)))
-    half: NDArray[np.int64] = among[farthest[: -(-len(among) // 2)]]
+    half: Positions = among[farthest[: -(-len(among) // 2)]]
     return half
+
+
+def nearest_alike(label: float, labels: NDArray[np.float64], others: NDArray[np.bool_], rank: Positions) -> Positions:
+    """Positions of the samples of the same polarity (or, failing that, of all others) nearest in label."""
+    alike = others & (np.sign(labels) == np.sign(label))
+    among = (alike if alike.any() else others).nonzero()[0]
+    distance = np.abs(labels[among] - label)
+    nearest: Positions = among[distance == distance.min()] if len(among) else among
+    return nearest

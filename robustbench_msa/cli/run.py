@@ -21,6 +21,10 @@ msabench run --model qa_moe --model rider_moe --recipe spectrum --protocol rider
 
 msabench run --model qa_moe --dataset mosi --data aligned_50.pkl --protocol qa_moe
 
+msabench run --model qa_moe --stress noise --modalities audio,vision
+
+msabench run --model qa_moe --stress noise+missing --grid 0:0.4:0.2x0:0.8:0.2
+
 The same command continues a run that was stopped; a larger grid or more seeds compute only the difference."""
 
 
@@ -31,7 +35,10 @@ def run(
     stress: Annotated[
         list[str] | None,
         typer.Option(
-            "--stress", "-s", help="A stress, parameters after a colon; repeat for several.", metavar="NAME[:k=v]"
+            "--stress",
+            "-s",
+            help="A stress, parameters after a colon; A+B is A, then B; repeat for several.",
+            metavar="NAME[:k=v]",
         ),
     ] = None,
     grid: Annotated[
@@ -42,6 +49,10 @@ def run(
     ] = None,
     protocol: Annotated[
         str | None, typer.Option("--protocol", "-p", help="A named protocol, or a .toml file.", metavar="NAME")
+    ] = None,
+    modalities: Annotated[
+        str | None,
+        typer.Option(help="Restrict the stress to these, as in text or audio,vision.", metavar="NAMES"),
     ] = None,
     checkpoint: Annotated[
         list[Path] | None,
@@ -81,6 +92,7 @@ def run(
             stress or [],
             grid,
             protocol=protocol,
+            modalities=modalities,
             checkpoint=checkpoint or [],
             recipe=recipe,
             train_seed=_seed(train_seed),

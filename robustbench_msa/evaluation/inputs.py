@@ -11,6 +11,7 @@ import torch
 from corruptions import MODALITIES, Batch, Draws, Point, Reference, Stress, input_digest, realised
 from corruptions.corruption import Corruption, Features, Sources
 from corruptions.measure import probe_of
+from corruptions.stressor import Adversary
 from robustbench_msa.data.dataset import Dataset, batch_fingerprint
 from robustbench_msa.evaluation.cells import Cell, Setting
 
@@ -48,13 +49,13 @@ class Inputs:
     def probe(self) -> Batch:
         return probe_of(self.batch)
 
-    def corruption(self, cell: Cell) -> Corruption:
-        """The corrupted input of a cell, in its parts."""
+    def corruption(self, cell: Cell, adversary: Adversary | None = None) -> Corruption:
+        """The corrupted input of a cell, in its parts. adversary: the model, for a stress that depends on it."""
         if cell.is_clean:
             batch = self.batch
             return Corruption(batch, Features(batch), Sources.untouched(batch), told=False)
         stress = cell.to_stress()
-        return stress.apply(self.batch, cell.point, self.draws(cell.seed), self.reference, self.batch)
+        return stress.apply(self.batch, cell.point, self.draws(cell.seed), self.reference, self.batch, adversary)
 
     def draws(self, seed: int | None) -> Draws:
         """The draws of a seed for all samples; those of the latest seeds are kept, as far as memory allows."""
@@ -72,8 +73,13 @@ class Inputs:
         return self._probe_draws.setdefault(seed or 0, Draws(seed or 0, self.probe))
 
     def facts(self, cell: Cell, corruption: Corruption) -> dict[str, Any]:
-        """Input digest and realised rates of a cell: computed once, whatever the number of models."""
+        """Input digest and realised rates of a cell: computed once, whatever the number of models.
+
+        An input that depends on the model has no digest that models could share.
+        """
         point, stress = cell.point, None if cell.is_clean else cell.to_stress()
+        if stress is not None and stress.stressor.needs_adversary:
+            return {"input_digest": None, "realised": realised(corruption)}
         key = (stress, point, cell.seed)
         if key not in self._facts:
             digest = self._digest(stress, point, cell.seed, corruption)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from corruptions import MODALITIES, Batch
 from corruptions.corruption import Corruption, fill_steps, maskable
+from robustbench_msa.evaluation.adversary import ModelAdversary
 from robustbench_msa.evaluation.cells import Cell
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.store import Result
@@ -38,10 +39,20 @@ class Runner:
         self._kept: dict[tuple[Any, ...], Part] = {}
         self._changed_at: tuple[Any, ...] = ()
 
-    @torch.inference_mode()
     def run(self, cell: Cell) -> Result:
         """Predictions, extras and facts of one cell."""
-        corruption = self.inputs.corruption(cell)
+        corruption = self._corruption(cell)
+        with torch.inference_mode():
+            return self._predict(cell, corruption)
+
+    def _corruption(self, cell: Cell) -> Corruption:
+        if not isinstance(self.model, MSAModel) or cell.is_clean or not cell.to_stress().stressor.needs_adversary:
+            with torch.inference_mode():
+                return self.inputs.corruption(cell)
+        with torch.no_grad():  # tensors made in inference mode could not be differentiated through
+            return self.inputs.corruption(cell, ModelAdversary(self.model, self.batch_size))
+
+    def _predict(self, cell: Cell, corruption: Corruption) -> Result:
         if isinstance(self.model, MSAModel):
             output = self._fuse(self._encoded(cell, corruption), corruption.present)
         else:
@@ -67,7 +78,9 @@ class Runner:
 
     def _derived_part(self, name: str, corruption: Corruption) -> Part:
         """A derived input goes with its sources: lost with any of them, swapped with them."""
-        clean = self.inputs.batch
+        clean, changed = self.inputs.batch, corruption.clean
+        if changed.derived is not clean.derived:  # an earlier stress of a composition, or an attack, has taken some
+            return self._encode_derived(name, told_derived(corruption.batch, name))
         columns = [MODALITIES.index(source) for source in clean.derived[name].sources]
         part = self._keep(("clean", name), lambda: self._encode_derived(name, told_derived(clean, name)))
         donor = corruption.sources.donor[:, columns].amax(1)
@@ -91,7 +104,7 @@ class Runner:
     def _features_part(self, cell: Cell, corruption: Corruption, modality: str) -> Part:
         """The encoding after feature-level changes: the clean one where this modality was not touched."""
         changed = corruption.features.batch
-        if changed.features(modality) is corruption.clean.features(modality):
+        if changed.features(modality) is self.inputs.batch.features(modality):
             return self._clean_part(modality)
         at = ("changed", cell.stress, cell.options, cell.seed, cell.to_stress().stressor.feature_point(cell.point))
         if at != self._changed_at:  # only the latest change is kept: cells come in its order
@@ -102,14 +115,21 @@ class Runner:
 
     def _lost_part(self, corruption: Corruption, modality: str) -> Part:
         """The encoding of a lost modality: what is told absent, or filled steps that look like any others."""
-        clean = corruption.clean
+        ours, clean = self.inputs.batch, corruption.clean
         if corruption.told:
-            present = torch.zeros_like(clean.present)
-            return self._keep(("absent", modality), lambda: self._encode(modality, clean.replace(present=present)))
-        lost = fill_steps(clean, modality, maskable(clean, modality), corruption.fill, corruption.reference)
+            present = torch.zeros_like(ours.present)
+            return self._keep(("absent", modality), lambda: self._encode(modality, ours.replace(present=present)))
+        if clean.lengths(modality) is not ours.lengths(modality):  # swapped before it was lost: the donors' lengths
+            return self._encode(modality, self._filled(corruption, clean, modality))
         return self._keep(
-            ("lost", modality, corruption.fill), lambda: self._encode(modality, clean.replace(**{modality: lost}))
+            ("lost", modality, corruption.fill),
+            lambda: self._encode(modality, self._filled(corruption, ours, modality)),
         )
+
+    @staticmethod
+    def _filled(corruption: Corruption, batch: Batch, modality: str) -> Batch:
+        steps = maskable(batch, modality)
+        return batch.replace(**{modality: fill_steps(batch, modality, steps, corruption.fill, corruption.reference)})
 
     def _keep(self, key: tuple[Any, ...], make: Callable[[], Part]) -> Part:
         if key not in self._kept:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corruptions import Batch, InputError
+from corruptions import Batch, InputError, Stress
+from corruptions.stressor import allowed
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.evaluation.cells import Cell, Subject
 from robustbench_msa.evaluation.inputs import Inputs
@@ -28,6 +29,7 @@ class Candidate:
     subject: Subject
     load: Callable[[], MSAModel | WholeModel]
     about: dict[str, Any]  # for the manifest
+    covers: Callable[[Stress], bool] = field(default=lambda stress: True)  # stresses it has an answer to
 
 
 def from_checkpoint(checkpoint: Checkpoint, device: str) -> Candidate:
@@ -61,7 +63,37 @@ def oracle(dataset: Dataset) -> Candidate:
     if not has_oracle(dataset):
         raise InputError(f"oracle: the best prediction is known on the synthetic dataset only, not on {dataset.name}")
     identity = _identity({"model": "oracle", "version": Oracle.version, "parameters": dict(dataset.parameters)})
-    return Candidate(Subject("oracle", Oracle.version, identity), Oracle, {"model": "oracle"})
+    return Candidate(Subject("oracle", Oracle.version, identity), Oracle, {"model": "oracle"}, oracle_covers)
+
+
+def oracle_covers(stress: Stress) -> bool:
+    """Is the exact posterior known under this stress?
+
+    It is for steps and modalities that are lost (and seen to be: filled with zeros) and for Gaussian noise that is the
+    same on all steps of all samples, added before anything is lost; conflict, as published, is a strong reference.
+    """
+    if stress.name == "conflict":
+        return "modalities" not in dict(stress.options)
+    for place, (name, options) in enumerate(_parts(stress)):
+        noisy = name in NOISY
+        if not (noisy and place == 0) and name not in LOSING:
+            return False
+        if options.get("fill", "auto") not in ("auto", "zeros") or options.get("variant") == "mixture":
+            return False
+    return True
+
+
+NOISY = ("noise", "noise-lambda", "spectrum")
+LOSING = ("missing", "missing-fixed", "missing-random", "frame-missing", "burst", "imbalanced", "correlated")
+
+
+def _parts(stress: Stress) -> list[tuple[str, dict[str, Any]]]:
+    """The stressors of a stress in their order, each with its parameters."""
+    names, options = stress.name.split("+"), dict(stress.options)
+    if len(names) == 1:
+        return [(stress.name, options)]
+    split = [(name.split(".", 1), value) for name, value in options.items()]
+    return [(name, {key: value for (part, key), value in split if part == name}) for name in names]
 
 
 class Oracle:
@@ -82,11 +114,15 @@ class Oracle:
 
 def _noise_std(cell: Cell, inputs: Inputs) -> Mapping[str, NDArray[np.float64]]:
     """Standard deviation of the additive noise per feature of audio and vision; empty where the stress adds none."""
-    if cell.stress not in ("noise", "noise-lambda", "spectrum"):
+    if cell.is_clean:
         return {}
-    level, scope = float(cell.point.values[0]), str(dict(cell.options)["sigma_ref"])
+    name, options = _parts(cell.to_stress())[0]
+    if name not in NOISY:
+        return {}
+    level, scope = float(cell.point.values[0]), str(options["sigma_ref"])
     reference = inputs.reference.to("cpu")
-    return {m: level * reference.noise_sigma(m, scope).double().numpy() for m in ("audio", "vision")}
+    noisy = [m for m in allowed(options) if m != "text"]
+    return {m: level * reference.noise_sigma(m, scope).double().numpy() for m in noisy}
 
 
 def _identity(what: dict[str, Any]) -> str:

@@ -25,6 +25,15 @@ STRESSES: Mapping[str, str] = {
     "missing-random": "Randomly missing",
     "noise-lambda": "Noise (λ)",
     "spectrum": "Spectrum",
+    "conflict-control": "Conflict (control)",
+    "frame-missing": "Missing frames",
+    "burst": "Burst",
+    "misalign": "Misalignment",
+    "drift": "Drift",
+    "imbalanced": "Imbalanced missing",
+    "correlated": "Correlated missing",
+    "asr": "ASR errors",
+    "worst-case": "Worst case",
 }
 AXES: Mapping[str, str] = {
     "m": "missing rate m",
@@ -32,6 +41,8 @@ AXES: Mapping[str, str] = {
     "rho": "noise level ρ",
     "lambda": "noise level λ",
     "c": "conflict rate c",
+    "r": "frame missing rate r",
+    "s": "severity s",
 }
 REFERENCES = ("oracle", "chance")
 """Rows that a model is compared with: never ranked, drawn in their own styles, last in every table."""
@@ -50,8 +61,12 @@ def stress_title(stress: str, params: str = "") -> str:
     """
     >>> stress_title("missing-random", "told=true"), stress_title("my-stress")
     ('Randomly missing (told=true)', 'my-stress')
+    >>> stress_title("noise+missing")
+    'Noise, then missing modalities'
     """
-    return f"{STRESSES.get(stress, stress)} ({params.replace(',', ', ')})" if params else STRESSES.get(stress, stress)
+    first, *then = (STRESSES.get(part, part) for part in stress.split("+"))
+    title = ", then ".join([first, *(name if name[:2].isupper() else name[:1].lower() + name[1:] for name in then)])
+    return f"{title} ({params.replace(',', ', ')})" if params else title
 
 
 def axis_labels(stress: str, n: int) -> tuple[str, ...]:
@@ -60,7 +75,7 @@ def axis_labels(stress: str, n: int) -> tuple[str, ...]:
     >>> axis_labels("spectrum", 2), axis_labels("my-stress", 1)
     (('noise level λ', 'missing rate η'), ('severity',))
     """
-    axes = STRESSORS[stress].axes if stress in STRESSORS else ()
+    axes = tuple(axis for part in stress.split("+") if part in STRESSORS for axis in STRESSORS[part].axes)
     if len(axes) != n:
         return ("severity", "second severity")[:n]
     return tuple(AXES.get(axis.symbol, f"severity {axis.symbol}") for axis in axes)

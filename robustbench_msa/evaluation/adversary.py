@@ -1,0 +1,61 @@
+"""A model as the worst case sees it: losses of samples, and their gradients by the features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from corruptions import MODALITIES, Batch
+from robustbench_msa.models.contract import MSAModel
+
+
+class ModelAdversary:
+    """The absolute error of a score (cross-entropy of classes) per sample, and its gradient by the raw features.
+
+    Args:
+        model: in eval mode. batch_size: samples per pass.
+    """
+
+    def __init__(self, model: MSAModel, batch_size: int) -> None:
+        self.model = model
+        self.batch_size = batch_size
+
+    def losses(self, batch: Batch) -> Tensor:
+        """``(N,)``."""
+        with torch.no_grad():
+            return torch.cat([self._losses(batch.select(rows)) for rows in self._chunks(batch)])
+
+    def gradients(self, batch: Batch) -> Mapping[str, Tensor]:
+        """``(N, T_m, d_m)`` per modality of features."""
+        chunks = [self._gradients(batch.select(rows)) for rows in self._chunks(batch)]
+        return {m: torch.cat([chunk[m] for chunk in chunks]) for m in chunks[0]}
+
+    def _gradients(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.enable_grad():
+            moved = {
+                m: batch.features(m).detach().clone().requires_grad_()
+                for m in MODALITIES
+                if batch.features(m).is_floating_point()
+            }
+            total = self._losses(batch.replace(**moved)).sum()
+            if not total.requires_grad:  # a constant predictor
+                return {m: torch.zeros_like(x) for m, x in moved.items()}
+            gradients = torch.autograd.grad(total, list(moved.values()), allow_unused=True)
+        return {
+            m: torch.zeros_like(x) if gradient is None else gradient
+            for (m, x), gradient in zip(moved.items(), gradients, strict=True)
+        }
+
+    def _losses(self, batch: Batch) -> Tensor:
+        assert batch.labels is not None
+        prediction = self.model(batch).prediction
+        if prediction.ndim == 2:
+            return F.cross_entropy(prediction, batch.labels.long(), reduction="none")
+        error: Tensor = (prediction - batch.labels.to(prediction.dtype)).abs()
+        return error
+
+    def _chunks(self, batch: Batch) -> list[Tensor]:
+        return list(torch.split(torch.arange(len(batch)), self.batch_size))
