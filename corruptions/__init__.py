@@ -8,6 +8,7 @@
 True
 """
 
+from corruptions.augment import Augment, SpectrumAugment
 from corruptions.batch import LETTERS, MODALITIES, Batch, Derived
 from corruptions.draws import Draws, GeneratorDraws
 from corruptions.errors import InputError
@@ -22,6 +23,7 @@ __all__ = [
     "LETTERS",
     "MODALITIES",
     "STRESSORS",
+    "Augment",
     "Batch",
     "Derived",
     "Draws",
@@ -31,6 +33,7 @@ __all__ = [
     "Point",
     "Protocol",
     "Reference",
+    "SpectrumAugment",
     "Stress",
     "Stressor",
     "corrupt",

@@ -34,33 +34,53 @@ def datasets(as_json: Json = False) -> None:
 @app.command()
 def stresses(as_json: Json = False) -> None:
     """Stressors with their severity axes, default grids and parameters."""
+    from rich.padding import Padding
+    from rich.text import Text
+
     from corruptions.registry import describe
-    from robustbench_msa.cli.display import console
+    from robustbench_msa.cli.display import console, say
 
     rows = describe()
     if as_json:
         _show(rows, [], as_json)
         return
     for row in rows:
-        console.print(f"{row['name']:<16}{row['axis']:<32}default {row['default_grid']}", markup=False)
+        console.print(f"[bold]{row['name']}[/bold]  {row['axis']}, default {row['default_grid']}", highlight=False)
         told = "models are told" if row["told"] == "yes" else "models are not told"
-        console.print(f"    {row['summary']}\n    {told}; {row['parameters']}", markup=False, style="dim")
+        about = f"{told}; {row['parameters']}" if row["parameters"] else told
+        for text in (f"{row['summary']} ({about})", row["formula"]):
+            console.print(Padding(Text(text, style="dim"), (0, 0, 0, 4)))
+    say("On some modalities alone: --stress noise --modalities audio. One after the other: --stress noise+missing")
 
 
 @app.command()
 def protocols(as_json: Json = False) -> None:
-    """Named protocols: lists of stresses with grids."""
-    from corruptions.protocols import Protocol, shipped
+    """Named protocols: stresses with grids, what sums them up, and where they come from.
 
-    rows = []
-    for name in shipped():
-        protocol = Protocol.load(name)
-        stress = "\n".join(f"{stress.label} {grid}" for stress, grid in protocol.stresses)
-        rows.append(
-            {"name": name, "version": protocol.version, "stresses": stress, "description": protocol.description}
-            | {"reference": protocol.reference}
-        )
-    _show(rows, ["name", "version", "stresses", "description"], as_json)
+    Your own: a .toml file in the same layout, run with --protocol path/to/mine.toml
+    """
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from corruptions.protocols import Protocol, shipped
+    from robustbench_msa.cli.display import console
+
+    loaded = [Protocol.load(name) for name in shipped()]
+    if as_json:
+        rows = [
+            {name: getattr(p, name) for name in ("name", "version", "score", "reference", "description")}
+            | {"stresses": [{"stress": stress.label, "grid": str(grid)} for stress, grid in p.stresses]}
+            for p in loaded
+        ]
+        _show(rows, [], as_json)
+        return
+    for p in loaded:
+        console.print(f"[bold]{p.name}[/bold]  version {p.version}, summed up by {p.score}", highlight=False)
+        for stress, grid in p.stresses:
+            console.print(f"    {stress.label}  {grid}", markup=False, highlight=False)
+        for text in (p.description, f"From: {p.reference}"):
+            console.print(Padding(Text(text, style="dim"), (0, 0, 0, 4)))
+        console.print()
 
 
 @app.command()

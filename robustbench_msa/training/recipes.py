@@ -12,6 +12,7 @@ from decimal import Decimal
 import torch
 
 from corruptions import Batch, Draws, GeneratorDraws, InputError, Point, Reference, Stress
+from corruptions.augment import drawn_severity
 from corruptions.grid import canonical
 from corruptions.registry import STRESSORS, did_you_mean
 
@@ -85,10 +86,12 @@ def parse_recipe(text: str) -> Recipe:
         return Recipe("clean", None, lambda generator: Point("0"), (Point("0"),))
     if text == "spectrum":
         grid = tuple(Point(lam, eta) for lam in SPECTRUM_VIEWS for eta in SPECTRUM_VIEWS)
-        return Recipe("spectrum", Stress.parse("spectrum"), lambda g: Point(_drawn(g, 1.0), _drawn(g, 1.0)), grid)
+        return Recipe(
+            "spectrum", Stress.parse("spectrum"), lambda g: Point(drawn_severity(g, 1.0), drawn_severity(g, 1.0)), grid
+        )
     if text == "modality-dropout":
         views = (Point("0"), Point(canonical(Decimal(str(DROPOUT_MAX)) / 2)))
-        return Recipe(text, Stress.parse("missing"), lambda g: Point(_drawn(g, DROPOUT_MAX)), views)
+        return Recipe(text, Stress.parse("missing"), lambda g: Point(drawn_severity(g, DROPOUT_MAX)), views)
     return _fixed(text)
 
 
@@ -113,12 +116,6 @@ def _fixed(text: str) -> Recipe:
         raise InputError(f"recipe {text!r}: at this severity nothing is corrupted; the recipe is called clean")
     clean = Point(condition="t+a+v") if point.condition else Point(*("0" for _ in point.values))
     return Recipe(f"{stress.label}:{_shown(point)}", stress, lambda generator: point, (clean, point))
-
-
-def _drawn(generator: torch.Generator, stop: float) -> str:
-    """A severity ~ U(0, stop), as a decimal: engine and reader see the same number."""
-    u = torch.rand((), generator=generator, device=generator.device, dtype=torch.float64)
-    return canonical(Decimal(f"{u.item() * stop:.3f}"))
 
 
 def _shown(point: Point) -> str:
