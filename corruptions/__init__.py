@@ -16,7 +16,7 @@ from corruptions.grid import Grid, Point
 from corruptions.measure import input_digest, realised
 from corruptions.protocols import Protocol
 from corruptions.reference import Reference
-from corruptions.registry import STRESSORS, Stress, corrupt
+from corruptions.registry import STRESSORS, Stress, corrupt, stream
 from corruptions.stressor import Stressor
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "corrupt",
     "input_digest",
     "realised",
+    "stream",
 ]

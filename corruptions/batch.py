@@ -156,6 +156,20 @@ class Batch:
             derived={k: Derived(d.values.index_select(0, rows), d.sources) for k, d in self.derived.items()},
         )
 
+    def rows(self, part: slice) -> Batch:
+        """A run of samples, sharing memory with this batch."""
+        whole = range(len(self))[part]
+        if whole.start == 0 and len(whole) == len(self):
+            return self
+        found = object.__new__(Batch)  # it was checked when this batch was made
+        values: dict[str, Any] = {name: getattr(self, name)[part] for name in _TENSOR_FIELDS}
+        values |= {name: getattr(self, name)[part] for name in ("ids", "groups")}
+        values["labels"] = None if self.labels is None else self.labels[part]
+        values["derived"] = {k: Derived(d.values[part], d.sources) for k, d in self.derived.items()}
+        for name, value in values.items():
+            object.__setattr__(found, name, value)
+        return found
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return self.replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from corruptions.batch import Batch
@@ -102,6 +102,22 @@ class Composition(Stressor):
         if stage is None:
             return Corruption(batch, Features(batch), Sources.untouched(batch), told=False)
         return stage
+
+    def blocks(
+        self,
+        batch: Batch,
+        point: Point,
+        draws: Draws,
+        options: Options,
+        reference: Reference | None = None,
+        pool: Batch | None = None,
+        adversary: Adversary | None = None,
+        size: int = 64,
+    ) -> Iterator[Corruption]:
+        donors = batch if pool is None else pool
+        for start in range(0, max(1, len(batch)), size):
+            part = slice(start, start + size)
+            yield self.apply(batch.rows(part), point, draws.rows(part), options, reference, donors, adversary)
 
 
 def compose(parts: tuple[Stressor, ...]) -> Composition:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -43,6 +43,10 @@ class Sources:
     donor: Tensor
     skipped: int = 0
     unable: int = 0
+
+    def rows(self, part: slice) -> Sources:
+        """Those of a run of samples; the counts stay those of all."""
+        return replace(self, lost=self.lost[part], donor=self.donor[part])
 
     @classmethod
     def untouched(cls, batch: Batch) -> Sources:

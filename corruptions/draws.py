@@ -6,7 +6,8 @@ A draw is keyed by (seed, sample id, modality, purpose), never by position, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from corruptions.batch import MODALITIES, Batch
 from corruptions.keyed_random import key_of, normals, philox, uniforms
+
+T = TypeVar("T")
 
 
 class Draws:
@@ -36,6 +39,7 @@ class Draws:
         self.device = batch.device
         self._shapes = {m: tuple(batch.features(m).shape[1:]) for m in MODALITIES}
         self._made: dict[tuple[str, ...], Tensor] = {}
+        self._derived: dict[tuple[Hashable, ...], Any] = {}
 
     def uniform(self, purpose: str, modality: str = "") -> Tensor:
         """One uniform in (0, 1) per sample (and modality, when named): ``(N,)`` float64."""
@@ -54,11 +58,22 @@ class Draws:
         """One standard normal per sample (and modality, when named): ``(N,)`` float64."""
         return self._once(("gaussian", purpose, modality), lambda: self._gaussian(purpose, modality))
 
+    def rows(self, part: slice) -> Draws:
+        """The draws of a run of samples: views of these, made here once."""
+        return DrawsOfRows(self, part)
+
     def fitting(self, batch: Batch) -> Draws:
         """The same draws for the same samples in another shape (padded further by a swap)."""
         if all(tuple(batch.features(m).shape[1:]) == shape for m, shape in self._shapes.items()):
             return self
         return Draws(self.seed, batch)
+
+    def remember(self, name: tuple[Hashable, ...], make: Callable[[], T]) -> T:
+        """What a stressor derives from the draws alone and needs again at the next severity; made once."""
+        if name not in self._derived:
+            self._derived[name] = make()
+        found: T = self._derived[name]
+        return found
 
     def pairs(self, purpose: str, hosts: Sequence[int], donor_ids: Sequence[str]) -> NDArray[np.float64]:
         """One uniform per (host, donor) pair, keyed by both ids: ``(len(hosts), len(donor_ids))`` on the CPU."""
@@ -113,3 +128,29 @@ class GeneratorDraws(Draws):
     def pairs(self, purpose: str, hosts: Sequence[int], donor_ids: Sequence[str]) -> NDArray[np.float64]:
         values = torch.rand(len(hosts), len(donor_ids), generator=self._generator, device=self._generator.device)
         return values.cpu().numpy().astype(np.float64)
+
+
+class DrawsOfRows(Draws):
+    """A run of another's samples; whatever is drawn is drawn there, for all of them."""
+
+    def __init__(self, whole: Draws, part: slice) -> None:
+        self.whole, self.part = whole, part
+        self.seed, self.device = whole.seed, whole.device
+        self.ids = whole.ids[part]
+        self._shapes = whole._shapes
+        self._made, self._derived = {}, {}
+
+    def uniform(self, purpose: str, modality: str = "") -> Tensor:
+        return self.whole.uniform(purpose, modality)[self.part]
+
+    def steps(self, purpose: str, modality: str) -> Tensor:
+        return self.whole.steps(purpose, modality)[self.part]
+
+    def normal(self, purpose: str, modality: str) -> Tensor:
+        return self.whole.normal(purpose, modality)[self.part]
+
+    def gaussian(self, purpose: str, modality: str = "") -> Tensor:
+        return self.whole.gaussian(purpose, modality)[self.part]
+
+    def fitting(self, batch: Batch) -> Draws:
+        return Draws.fitting(self, batch)

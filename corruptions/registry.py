@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -121,6 +121,19 @@ class Stress:
     ) -> Corruption:
         return self.stressor.apply(batch, point, draws, dict(self.options), reference, pool, adversary)
 
+    def blocks(
+        self,
+        batch: Batch,
+        point: Point,
+        draws: Draws,
+        reference: Reference | None = None,
+        pool: Batch | None = None,
+        adversary: Adversary | None = None,
+        size: int = 64,
+    ) -> Iterator[Corruption]:
+        """``apply`` on runs of ``size`` samples; draws that are given once serve all severities."""
+        return self.stressor.blocks(batch, point, draws, dict(self.options), reference, pool, adversary, size)
+
 
 @cache
 def find(name: str) -> Stressor:
@@ -208,12 +221,50 @@ def corrupt(
     >>> corrupt(batch, "missing", 0).text is batch.text
     True
     """
+    parsed, point = _one_point(stress, severity, params)
+    return parsed.apply(batch, point, Draws(seed, batch), reference, pool, adversary).batch
+
+
+def stream(
+    batch: Batch,
+    stress: str = "missing",
+    severity: str | float | tuple[str | float, ...] = "0.4",
+    seed: int = 1111,
+    reference: Reference | None = None,
+    pool: Batch | None = None,
+    adversary: Adversary | None = None,
+    size: int = 64,
+    draws: Draws | None = None,
+    **params: Value,
+) -> Iterator[Batch]:
+    """``corrupt`` in runs of ``size`` samples, in their order: the same values, and the memory of one run at a time.
+
+    Args as of ``corrupt``, and:
+        size: samples per batch.
+        draws: ``Draws(seed, batch)`` made before, to share them between severities.
+
+    >>> import numpy as np
+    >>> batch = Batch(text=np.ones((5, 4, 2)), audio=np.ones((5, 4, 2)), vision=np.ones((5, 4, 2)))
+    >>> [len(part) for part in stream(batch, "missing", 0.4, size=2)]
+    [2, 2, 1]
+    """
+    if size < 1:
+        raise InputError(f"stream: expected size of 1 or more, got {size}")
+    parsed, point = _one_point(stress, severity, params)
+    made = Draws(seed, batch) if draws is None else draws
+    for corruption in parsed.blocks(batch, point, made, reference, pool, adversary, size):
+        yield corruption.batch
+
+
+def _one_point(
+    stress: str, severity: str | float | tuple[str | float, ...], params: Mapping[str, Value]
+) -> tuple[Stress, Point]:
     parsed = Stress.parse(stress, **params)
     text = "x".join(map(str, severity)) if isinstance(severity, tuple) else str(severity)
     points = parsed.grid(text).points
     if len(points) != 1:
-        raise InputError(f"corrupt takes one severity, {text!r} is {len(points)}; loop over a grid's points for more")
-    return parsed.apply(batch, points[0], Draws(seed, batch), reference, pool, adversary).batch
+        raise InputError(f"expected one severity, {text!r} is {len(points)}; loop over a grid's points for more")
+    return parsed, points[0]
 
 
 def describe() -> list[Mapping[str, str]]:

@@ -6,7 +6,7 @@ anything, and one that does both (the spectrum) needs one per noise level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -186,18 +186,41 @@ class Stressor:
             InputError: the stressor (or its fill) needs a Reference or an adversary and got none; a fill that does
                 not fit the text.
         """
+        blocks = self.blocks(batch, point, draws, options, reference, pool, adversary, max(1, len(batch)))
+        return next(blocks)
+
+    def blocks(
+        self,
+        batch: Batch,
+        point: Point,
+        draws: Draws,
+        options: Options,
+        reference: Reference | None = None,
+        pool: Batch | None = None,
+        adversary: Adversary | None = None,
+        size: int = 64,
+    ) -> Iterator[Corruption]:
+        """``apply`` on runs of ``size`` samples, one after the other: what is not used any more takes no memory."""
         told, fill = bool(options.get("told", self.told)), str(options.get("fill", "auto"))
         check_fill(batch, fill, reference)
+        parts = [slice(start, start + size) for start in range(0, max(1, len(batch)), size)]
         if point.is_clean:
-            return Corruption(batch, Features(batch), Sources.untouched(batch), told=False, fill=fill)
+            for part in parts:
+                b = batch.rows(part)
+                yield Corruption(b, Features(b), Sources.untouched(b), told=False, fill=fill)
+            return
         if self.needs_reference and reference is None:
             raise InputError(
                 f"{self.name} scales its noise by the training split: pass reference=Reference.fit(train_batch)"
             )
         donors = batch if pool is None else pool
-        features = self.features(batch, point, draws, reference, donors, options)
         sources = self.sources(batch, point, draws, donors, options)
-        return Corruption(batch, features, sources, told, fill, pool, reference)
+        for part in parts:
+            b = batch.rows(part)
+            own = draws if b is batch else draws.rows(part)
+            features = self.features(b, point, own, reference, donors, options)
+            of_rows = sources if b is batch else sources.rows(part)
+            yield Corruption(b, features, of_rows, told, fill, pool if b is batch else donors, reference)
 
 
 def allowed(options: Options) -> tuple[str, ...]:

@@ -58,12 +58,24 @@ class Conflict(Stressor):
         for swap in swaps:
             hosts = chosen[np.all(wanted[chosen] == swap, axis=1)]
             able = hosts[np.all(ours[hosts][:, swap], axis=1)]
-            found = choose_donors(batch, able, pool, np.all(theirs[:, swap], axis=1), draws, self.eligible)
+            found = self._donors(batch, able, pool, swap, draws)
             donor[np.ix_(able, swap)] = found[:, None]
             skipped += len(hosts) - int((found >= 0).sum())
         untouched = Sources.untouched(batch)
         unable = int((~theirs[:, swaps.any(axis=0)].all(axis=1)).sum())
         return Sources(untouched.lost, torch.from_numpy(donor).to(batch.device), skipped, unable)
+
+    def _donors(self, batch: Batch, hosts: Positions, pool: Batch, swap: NDArray[np.bool_], draws: Draws) -> Positions:
+        """The hosts' donors. They do not depend on the severity: each is chosen once and remembered."""
+        name = (self.name, tuple(swap.tolist()), id(batch.labels), id(pool))
+        # the labels and the pool are kept with it, so that no other object can take their identity
+        known, _, _ = draws.remember(name, lambda: (np.full(len(batch), -2, dtype=np.int64), batch.labels, pool))
+        new = hosts[known[hosts] == -2]
+        if len(new):
+            able = np.all(pool.present.cpu().numpy()[:, swap], axis=1)
+            known[new] = choose_donors(batch, new, pool, able, draws, self.eligible)
+        chosen: Positions = known[hosts]
+        return chosen
 
 
 class ConflictControl(Conflict):

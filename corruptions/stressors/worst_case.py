@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -79,6 +80,22 @@ class WorstCase(Stressor):
             return worst_of_draws(batch, point, draws, options, reference, pool, adversary)
         found = ascend(batch, float(point.values[0]), draws, options, reference, adversary)
         return Corruption(batch, Features(found), Sources.untouched(batch), False, fill, pool, reference)
+
+    def blocks(
+        self,
+        batch: Batch,
+        point: Point,
+        draws: Draws,
+        options: Options,
+        reference: Reference | None = None,
+        pool: Batch | None = None,
+        adversary: Adversary | None = None,
+        size: int = 64,
+    ) -> Iterator[Corruption]:
+        donors = batch if pool is None else pool
+        for start in range(0, max(1, len(batch)), size):
+            part = slice(start, start + size)
+            yield self.apply(batch.rows(part), point, draws.rows(part), options, reference, donors, adversary)
 
 
 def ascend(batch: Batch, s: float, draws: Draws, options: Options, reference: Reference, adversary: Adversary) -> Batch:
