@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corruptions.batch import MODALITIES, Batch
-from corruptions.corruption import Features, fill_steps, maskable
+from corruptions.corruption import Features, fill_steps, maskable, zeroed
 from corruptions.draws import Draws
 from corruptions.grid import Axis, Point, rounded_share
 from corruptions.reference import Reference
@@ -144,8 +144,8 @@ def add_noise(
         steps = batch.valid(modality) & batch.present[:, i, None]
         scale = _by_step(_of(modality, level))
         scale = scale[:, :, None].to(torch.float32) if isinstance(scale, Tensor) else scale
-        noise = draws.normal("noise", modality) * (scale * sigma)
-        changes[modality] = batch.features(modality) + noise.masked_fill_(~steps[:, :, None], 0.0)
+        noise = zeroed(draws.normal("noise", modality) * (scale * sigma), ~steps)
+        changes[modality] = batch.features(modality) + noise
     return batch.replace(**changes)
 
 
