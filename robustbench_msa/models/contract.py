@@ -100,7 +100,8 @@ class MSAModel(nn.Module):
     """Base of the models trained here. A subclass sets the class attributes and writes three methods.
 
     ``config`` is the model's own frozen dataclass; ``presets`` names ready ones (the papers' per dataset, and a small
-    ``synth``). ``version`` goes into every cell's key: raise it when outputs change for the same weights.
+    ``synth``). ``version`` goes into every cell's key: raise it when outputs change for the same weights. ``reads``: the
+    modalities it looks at; the parts of others are empty.
     """
 
     name: ClassVar[str]
@@ -109,6 +110,7 @@ class MSAModel(nn.Module):
     config_class: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Any]]
     optimisation: ClassVar[Mapping[str, Optimisation]]
+    reads: ClassVar[tuple[str, ...]] = MODALITIES
 
     def __init__(self, spec: InputSpec, config: Any) -> None:
         super().__init__()

@@ -12,6 +12,11 @@ MODELS: dict[str, str] = {
     "late_fusion": "robustbench_msa.models.late_fusion:LateFusion",
     "qa_moe": "robustbench_msa.models.qa_moe:QAMoE",
     "rider_moe": "robustbench_msa.models.rider_moe:RIDERMoE",
+    "tfn": "robustbench_msa.models.tfn:TFN",
+    "lmf": "robustbench_msa.models.lmf:LMF",
+    "text_only": "robustbench_msa.models.unimodal:TextOnly",
+    "audio_only": "robustbench_msa.models.unimodal:AudioOnly",
+    "vision_only": "robustbench_msa.models.unimodal:VisionOnly",
 }
 """What can be trained and has checkpoints."""
 
