@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from robustbench_msa.evaluation.cells import Cell
+    from robustbench_msa.training.suite import Result, Training
 
 
 class _Console(Console):
@@ -71,6 +72,35 @@ class CellProgress(Ticker):
 
     def cell(self, cell: Cell, succeeded: bool) -> None:
         self.tick(f"{cell.model} {cell.stress} {cell.point}" + ("" if succeeded else " FAILED"))
+
+
+class SuiteProgress(Ticker):
+    """Progress over the trainings of a suite: a line for each that ends, and now and then how far another one is."""
+
+    def __enter__(self) -> SuiteProgress:
+        return self
+
+    def start(self, total: int) -> None:
+        self.begin(total, "trainings")
+
+    def epoch(self, training: Training, epoch: int, epochs: int, value: float) -> None:
+        what = f"{training} epoch {epoch}/{epochs}: validation MAE {value:.3f}"
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], description=what)
+        elif self.show and time.monotonic() - self.printed > PLAIN_SECONDS:
+            self.note(f"{what}; {self.done} of {self.total} done")
+
+    def note(self, line: str) -> None:
+        """A line that stays, above the bar where there is one."""
+        if self.show:
+            self.printed = time.monotonic()
+            _errors.print(line, markup=False, soft_wrap=True)
+
+    def ended(self, result: Result) -> None:
+        self.done += 1
+        self.note(f"{result}; {self.done} of {self.total} done")
+        if self.bar is not None:
+            self.bar.advance(self.bar.task_ids[0])
 
 
 def say(line: str) -> None:

@@ -5,19 +5,29 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def train(
-    model: Annotated[str, typer.Option("--model", "-m", help="The model's name.", metavar="NAME")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The model's name.", metavar="NAME")] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Many trainings: papers, every model here.", metavar="NAME")
+    ] = None,
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset's name.", metavar="NAME")] = "synth",
     data: Annotated[Path | None, typer.Option(help="The dataset's file.", metavar="PATH")] = None,
     recipe: Annotated[
-        str, typer.Option(help="clean, spectrum, modality-dropout, or STRESS:SEVERITY.", metavar="NAME")
-    ] = "clean",
-    seed: Annotated[int, typer.Option(help="Training seed.", metavar="SEED")] = 1111,
+        str | None,
+        typer.Option(help="clean (default), spectrum, modality-dropout, or STRESS:SEVERITY.", metavar="NAME"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed; default 1111.", metavar="SEED")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Of a suite: training seeds 1111, 1112, ...; default 3.", metavar="N")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Of a suite: processes at a time; default one a core.", metavar="N")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Hyper-parameters; default the dataset's.", metavar="NAME")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs; default the paper's.", metavar="N")] = None,
     settings: Annotated[
@@ -27,13 +37,18 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")] = "auto",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Default checkpoints/<dataset>/<model>/<recipe>/<seed>.", metavar="FOLDER"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Default checkpoints/<dataset>/<model>/<recipe>/<seed>; of a suite, instead of checkpoints.",
+            metavar="FOLDER",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Train again what is already there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the checkpoint's config as JSON.")] = False,
-) -> None:
-    """Train a model and write model.safetensors and config.json; selection is on the validation split only.
+    as_json: Annotated[bool, typer.Option("--json", help="Print the configs or the table as JSON.")] = False,
+) -> int:
+    """Train a model, or a suite of them, and write model.safetensors and config.json; selection is on validation only.
 
     Examples:
 
@@ -43,17 +58,54 @@ def train(
 
     msabench train --model rider_moe --set lambda_p=0 --out checkpoints-ablation/no-prior
 
-    The same command continues a training that was stopped.
+    msabench train --suite papers --dataset mosi --data aligned_50.pkl --seeds 3
+
+    The same command continues what was stopped, also after kill -9.
+
+    The suite papers: five systems x recipes clean and spectrum x seeds, classics x clean x one seed;
+
+    each training is a process of its own with one thread, what is there is skipped.
+
+    Exit code 3: some trainings failed, the others are done.
     """
+    from robustbench_msa.run import resolve_device
+
+    _check(model, suite, recipe=recipe, seed=seed, seeds=seeds, jobs=jobs)
+    common: dict[str, Any] = {
+        "preset": preset,
+        "epochs": epochs,
+        "overrides": _overrides(settings or []),
+        "device": str(resolve_device(device)),
+        "overwrite": overwrite,
+        "command": shlex.join(["msabench", *sys.argv[1:]]),
+    }
+    show = not (quiet or as_json)
+    if suite is not None:
+        common |= {"dataset": dataset, "data": data, "out": out or Path("checkpoints")}
+        return _suite(suite, 3 if seeds is None else seeds, jobs, common, show, as_json)
+    assert model is not None
+    one = {"recipe": recipe or "clean", "seed": 1111 if seed is None else seed, "out": out}
+    _one(model, dataset, data, one | common, show, as_json)
+    return 0
+
+
+def _check(model: str | None, suite: str | None, **given: object) -> None:
+    """One of --model and --suite, and none of the options of the other."""
+    if (model is None) == (suite is None):
+        got = "neither" if model is None else "both"
+        raise typer.BadParameter(f"expected --model NAME for one training or --suite NAME for many, got {got}")
+    other, options = ("--suite", ("recipe", "seed")) if suite is not None else ("--model", ("seeds", "jobs"))
+    if wrong := [f"--{name}" for name in options if given[name] is not None]:
+        instead = {"--suite": "a suite brings its recipes, and --seeds N", "--model": "--seed SEED trains one"}[other]
+        raise typer.BadParameter(f"{' and '.join(wrong)} cannot be given with {other}; {instead}")
+
+
+def _one(model: str, dataset: str, data: Path | None, arguments: dict[str, Any], show: bool, as_json: bool) -> None:
     from robustbench_msa.analysis.metrics import score
     from robustbench_msa.cli.display import Ticker, print_json, say
     from robustbench_msa.data.registry import load_dataset
-    from robustbench_msa.run import resolve_device
     from robustbench_msa.training.train import train as run_training
 
-    where = resolve_device(device)
-    loaded = load_dataset(dataset, data)
-    show = not (quiet or as_json)
     with Ticker(show) as ticker:
 
         def progress(epoch: int, epochs: int, loss: float, value: float, best: int) -> None:
@@ -63,27 +115,43 @@ def train(
                 f"{model} epoch {epoch}/{epochs}: loss {loss:.3f}, validation MAE {value:.3f} (best: epoch {best})"
             )
 
-        checkpoint = run_training(
-            model,
-            loaded,
-            recipe,
-            seed,
-            out,
-            preset=preset,
-            device=str(where),
-            epochs=epochs,
-            overrides=_overrides(settings or []),
-            overwrite=overwrite,
-            score=score,
-            command=shlex.join(["msabench", *sys.argv[1:]]),
-            progress=progress,
-            notice=say if show else None,
-        )
+        notice = say if show else None
+        loaded = load_dataset(dataset, data)
+        checkpoint = run_training(model, loaded, **arguments, score=score, progress=progress, notice=notice)
     if as_json:
         print_json(checkpoint.config)
     elif show:
         scores = ", ".join(f"{k} {v:.3f}" for k, v in checkpoint.config["validation"].items() if v is not None)
         say(f"{checkpoint.path}: validation {scores}")
+
+
+def _suite(suite: str, seeds: int, jobs: int | None, settings: dict[str, Any], show: bool, as_json: bool) -> int:
+    from robustbench_msa.analysis.metrics import score
+    from robustbench_msa.cli.display import SuiteProgress, console, print_json
+    from robustbench_msa.training.suite import Settings, plan_suite, run_suite, table
+
+    with SuiteProgress(show) as progress:
+        results = run_suite(
+            plan_suite(suite, seeds),
+            Settings(**settings, score=score),
+            jobs,
+            started=progress.start,
+            progress=progress.epoch,
+            notice=lambda training, line: progress.note(f"{training}: {line}"),
+            finished=progress.ended,
+        )
+    failed = [result for result in results if result.state == "failed"]
+    if as_json:
+        rows = [result.to_json() for result in results]
+        print_json({"suite": suite, "out": str(settings["out"]), "complete": not failed, "trainings": rows})
+    elif show:
+        console.print(table(results))
+    for result in failed:
+        print(f"msabench: {result}", file=sys.stderr)
+    if failed:
+        resume = f"to continue: {settings['command']}"
+        print(f"msabench: {len(failed)} of {len(results)} trainings failed; {resume}", file=sys.stderr)
+    return 3 if failed else 0
 
 
 def _overrides(settings: list[str]) -> dict[str, str]:

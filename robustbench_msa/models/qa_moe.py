@@ -38,9 +38,22 @@ class QAMoEConfig:
     fusion: the "standard fusion layer": "mlp" on the concatenated y_m, or "mean" of the y_m and the same MLP.
     conv_layers, normalise: the sequence encoder's (layers.SequenceEncoder); the paper gives its d_model alone.
 
-    Ablations (table 7). no_quality_gating: r_m = 1, so experts are never suppressed. no_variance: no sigma^2; the
-    quality is read off the mean vector, r_m = sigmoid(w mu_m + b) (the paper: "relying solely on the mean vector").
-    no_prior: no universal fallback, y_m = r_m sum_i g_i E_i(mu_m).
+    Every row of the paper's studies on CMU-MOSI, as ``msabench train --model qa_moe --recipe spectrum --set ...``:
+
+    | row | switch |
+    | --- | --- |
+    | table 7, QA-MoE (Full) | top_k=3 |
+    | table 7, w/o Quality Gating | no_quality_gating=true |
+    | table 7, w/o Variance | no_variance=true |
+    | table 7, w/o Universal Fallback | no_prior=true |
+    | figure 4, k of num_experts=8 active | top_k=1, top_k=2, top_k=3, top_k=4, top_k=8 |
+
+    no_quality_gating: r_m = 1, so experts are never suppressed, and the fallback, at 1 - r_m, is never used.
+    no_variance: no sigma^2; the quality is read off the mean vector, r_m = sigmoid(w mu_m + b) (the paper: "relying
+    solely on the mean vector"). no_prior: no universal fallback, y_m = r_m sum_i g_i E_i(mu_m). What a switch takes out
+    of the equations stays in the weights and gets no gradient: the quality predictors and y_prior, or y_prior alone.
+
+    Presets: the paper gives one setting for all its datasets. It has no CH-SIMS; "sims" is that setting too.
     """
 
     d_model: int = 128
@@ -59,6 +72,11 @@ class QAMoEConfig:
     def __post_init__(self) -> None:
         require_choice("qa_moe: quality_predictor", self.quality_predictor, ("mlp", "affine"))
         require_choice("qa_moe: fusion", self.fusion, ("mlp", "mean"))
+        for name, least in (("d_model", 1), ("num_experts", 1), ("conv_layers", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"qa_moe: {name} must be at least {least}; got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"qa_moe: dropout must be at least 0 and below 1; got {self.dropout}")
         if not 1 <= self.top_k <= self.num_experts:
             raise InputError(f"qa_moe: top_k must be between 1 and num_experts={self.num_experts}; got {self.top_k}")
 
@@ -76,17 +94,24 @@ class QAMoE(MSAModel):
     projections of eq. 4-5 are one a modality. Eq. 7 routes mu_m, so nothing is sampled: the model is deterministic.
     The paper's model is never told what is missing, so ``present`` is not read: what is told absent comes in as zeros.
 
-    Extras: "r" ``(N, 3)``, "gates" ``(N, 3 N_e)`` (text's experts, audio's, vision's; as
-    used in eq. 7), "log_variance" ``(N,)``.
+    Extras, all the paper plots or tabulates of its inside: "r" ``(N, 3)`` (table 6), "gates" ``(N, 3 N_e)`` (figure 5;
+    text's experts, audio's, vision's; as used in eq. 7), "log_variance" ``(N,)`` (eq. 9). The mean of sigma_m^2 over
+    its dimensions is 1 / r_m - 1. Expert outputs are vectors, one an expert and modality; nothing shows them.
     """
 
     name: ClassVar[str] = "qa_moe"
     paper: ClassVar[str] = "QA-MoE (Zhu et al.)"
     config_class: ClassVar[type[QAMoEConfig]] = QAMoEConfig
-    presets: ClassVar[Mapping[str, QAMoEConfig]] = {"mosi": _PAPER, "mosei": _PAPER, "synth": _SYNTH}
+    presets: ClassVar[Mapping[str, QAMoEConfig]] = {
+        "mosi": _PAPER,
+        "mosei": _PAPER,
+        "sims": _PAPER,
+        "synth": _SYNTH,
+    }
     optimisation: ClassVar[Mapping[str, Optimisation]] = {
         "mosi": _A3,
         "mosei": _A3,
+        "sims": _A3,
         "synth": _A3,
     }
 

@@ -30,6 +30,8 @@ from robustbench_msa.models.layers import (
 EXPERTS: tuple[str, ...] = ("U_T", "U_A", "U_V", "R", "S")
 R, S = 3, 4
 VIEWS: tuple[str, ...] = ("0", "-T", "-A", "-V")
+_SIZES = ("d_model", "expert_layers", "expert_heads", "d_ff")
+_WEIGHTS = ("lambda_p", "lambda_cls", "lambda_PID", "lambda_syn")
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,31 @@ class RIDERMoEConfig:
         ("learned").
     conv_layers, normalise: the sequence encoder's (layers.SequenceEncoder); the paper does not describe g_m.
 
-    Ablations (table 3): lambda_p=0; no_consensus; lambda_PID=0 with lambda_syn=0; no_L_PID; no_L_syn; no_L_syn_off;
-    no_L_syn_res; no_masked_views (L_PID and L_syn_off have no views to compare; L_syn_res needs the full view alone
-    and stays); single_expert (one head of about the five's parameters; no router and no DIR, the probes stay).
+    Every row of the paper's studies, as ``msabench train --model rider_moe --set ...`` (``--set`` once for each name):
+
+    | row | switch |
+    | --- | --- |
+    | table 3, RIDER-MoE (Full) | lambda_p=1.0 lambda_PID=0.05 lambda_syn=0.05 |
+    | table 3, w/o prior injection | lambda_p=0 |
+    | table 3, w/o consensus term in prior | no_consensus=true |
+    | table 3, w/o DIR | lambda_PID=0 lambda_syn=0 |
+    | table 3, w/o L_PID | no_L_PID=true |
+    | table 3, w/o L_syn | no_L_syn=true |
+    | table 3, w/o L_syn-off | no_L_syn_off=true |
+    | table 3, w/o L_syn-res | no_L_syn_res=true |
+    | table 3, w/o masked views | no_masked_views=true |
+    | table 3, expert collapse: single expert | single_expert=true |
+    | table 4, sweep of lambda_p | lambda_p=0.25, and 0, 0.5, 0.75, 1.0, 1.5, 2.0 |
+    | table 5, sweep of both weights | lambda_PID=0.01 lambda_syn=0.01, and 0, 0.03, 0.05, 0.08, 0.10 |
+    | table 5, sweep of their ratio | lambda_PID=0.02 lambda_syn=0.05, and 0.05 0.02, 0.02 0.08, 0.08 0.02 |
+
+    The other rows of tables 4 and 5 are rows of table 3. no_masked_views: L_PID and L_syn_off have no views to compare;
+    L_syn_res needs the full view alone and stays. single_expert: one head of about the five's parameters; no router
+    and no DIR, the probes stay. Layers that a switch leaves unused stay in the weights and get no gradient: the prior
+    at lambda_p=0; importance, prior and router of the single expert.
+
+    Presets: C.5 has CMU-MOSI and CMU-MOSEI. The paper has no CH-SIMS; "sims" is the setting of CMU-MOSI, the set of
+    its size. Labels in [-1, 1] are discretised to K equidistant levels all the same.
     """
 
     d_model: int = 128
@@ -86,6 +110,15 @@ class RIDERMoEConfig:
         require_choice("rider_moe: mask", self.mask, ("fixed", "random", "learned"))
         require_choice("rider_moe: r_bar", self.r_bar, ("as_written", "unnormalised"))
         require_choice("rider_moe: fused_token", self.fused_token, ("mlp", "learned"))
+        for names, least in ((_SIZES, 1), (("K",), 2), (("conv_layers", *_WEIGHTS), 0)):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise InputError(f"rider_moe: {name} must be at least {least}; got {getattr(self, name)}")
+        for name in ("gamma", "epsilon"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"rider_moe: {name} must be greater than 0; got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"rider_moe: dropout must be at least 0 and below 1; got {self.dropout}")
         if self.d_model % self.expert_heads:
             raise InputError(f"rider_moe: expert_heads={self.expert_heads} must divide d_model={self.d_model}")
         if not 0 <= self.alpha <= 1:
@@ -123,16 +156,23 @@ class RIDERMoE(MSAModel):
     arbitrary: one constant per checkpoint, not a measured unreliability.
 
     Extras: "routing" pi ``(N, 5)`` and "experts" y_e ``(N, 5)`` in the order of EXPERTS (one column each for
-    single_expert), "r" ``(N, 3)``, "consensus" ``(N,)``, "entropy" ``(N, 3)``.
+    single_expert), "r" ``(N, 3)``, "consensus" ``(N,)``, "entropy" ``(N, 3)``. The experts' outputs in the masked views
+    are no extra but a method, ``masked_views``.
     """
 
     name: ClassVar[str] = "rider_moe"
     paper: ClassVar[str] = "RIDER-MoE (anonymous)"
     config_class: ClassVar[type[RIDERMoEConfig]] = RIDERMoEConfig
-    presets: ClassVar[Mapping[str, RIDERMoEConfig]] = {"mosi": _MOSI, "mosei": _MOSEI, "synth": _SYNTH}
+    presets: ClassVar[Mapping[str, RIDERMoEConfig]] = {
+        "mosi": _MOSI,
+        "mosei": _MOSEI,
+        "sims": _MOSI,
+        "synth": _SYNTH,
+    }
     optimisation: ClassVar[Mapping[str, Optimisation]] = {
         "mosi": _C5,
         "mosei": replace(_C5, learning_rate=5e-4, weight_decay=1e-4),
+        "sims": _C5,
         "synth": _C5,
     }
 
@@ -212,8 +252,23 @@ class RIDERMoE(MSAModel):
         """The full view and, unless ablated, one with each modality at MASK_m: ``(P, N, 3, d)`` (B.2)."""
         if self.config.no_masked_views or self.config.single_expert:
             return h[None]
+        return self.all_views(h)
+
+    def all_views(self, h: Tensor) -> Tensor:
+        """The views of VIEWS, ``(4, N, 3, d)``, of h ``(N, 3, d)``."""
         masked = [torch.where(_is(m, h), self.mask, h) for m in range(3)]
         return torch.stack([h, *masked])
+
+    def masked_views(self, encoded: Encoded, present: Tensor) -> Tensor:
+        """y_e^(p) ``(N, 4, E)``, VIEWS x EXPERTS: what the semantic checks of C.4 (eq. 55-58, figure 5) are made from.
+
+        The first view is the extra "experts". A modality that is told absent is at MASK_m in every view. Defined for
+        every ablation, also for those that train without masked views (one expert: E = 1). Inference uses the full
+        view only (3.5.2), so this is no part of ``fuse``: it takes about four times as long.
+        """
+        views = self.all_views(self.replace_absent(encoded, present))  # (4, N, 3, d)
+        y_e: Tensor = self.experts(self.f_fuse(views.flatten(0, 1)))  # (4 N, E)  eq. 40-41
+        return y_e.reshape(len(VIEWS), len(present), -1).transpose(0, 1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 3 under "total", with every term it is made of. The experts see all views in one stacked pass."""

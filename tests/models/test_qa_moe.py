@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+import re
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from corruptions import MODALITIES, Batch, InputError
 from robustbench_msa.models.contract import InputSpec, Output
 from robustbench_msa.models.qa_moe import QAMoE, QAMoEConfig, gaussian_nll
+from robustbench_msa.training.settings import override
 
 Array = NDArray[np.float64]
 SPEC = InputSpec(dims=(6, 5, 4))
@@ -90,10 +93,42 @@ def test_equations_3_to_9(options: dict[str, object]) -> None:
     for i in range(len(batch)):
         u = {m: encoded.part(m)["u"][i].double().numpy() for m in MODALITIES}
         value, log_variance, r, gates = reference(model, u)
-        np.testing.assert_allclose(output.prediction[i], value, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(output.extras["log_variance"][i], log_variance, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(output.extras["r"][i], r, rtol=1e-4)
-        np.testing.assert_allclose(output.extras["gates"][i], np.concatenate(gates), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(output.prediction[i], value, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(output.extras["log_variance"][i], log_variance, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(output.extras["r"][i], r, rtol=1e-5)
+        np.testing.assert_allclose(output.extras["gates"][i], np.concatenate(gates), rtol=1e-5, atol=1e-5)
+
+
+def encoded_by_hand(model: QAMoE, modality: str, steps: Array) -> Array:
+    """u_m ``(d,)`` of one sample from its valid raw steps ``(L, d_m)``: standardise, project, pool, normalise."""
+    prefix = f"encoder.{modality}."
+    w = {n.removeprefix(prefix): v.double().numpy() for n, v in model.state_dict().items() if n.startswith(prefix)}
+    x = (steps - w["standardise.mean"]) / w["standardise.std"]
+    h = x @ w["project.weight"].T + w["project.bias"]  # (L, d)
+    scores = []
+    for t, row in enumerate(h):
+        angle = [math.pi * k * (t + 0.5) / len(h) for k in (1, 2, 3, 4)]
+        scores.append(w["score.weight"][0] @ np.array([*row, *np.cos(angle), *np.sin(angle)]))
+    attention = np.exp(np.array(scores) - max(scores))
+    pooled = (attention / attention.sum()) @ h
+    return (pooled - pooled.mean()) / np.sqrt(pooled.var() + 1e-5) * w["norm.weight"] + w["norm.bias"]
+
+
+def test_from_raw_features_to_the_loss() -> None:
+    """The whole model by hand, sequences of different lengths, and eq. 10 with it."""
+    batch = make_batch().replace(text_lengths=torch.tensor([4, 1, 3, 2, 4, 4, 1]))
+    model = make_model()
+    model.fit_statistics(batch)
+    assert batch.labels is not None
+    nll = 0.0
+    for i, y in enumerate(batch.labels.tolist()):
+        valid = {m: batch.features(m)[i, : int(batch.lengths(m)[i])].double().numpy() for m in MODALITIES}
+        value, s, _, _ = reference(model, {m: encoded_by_hand(model, m, valid[m]) for m in MODALITIES})
+        np.testing.assert_allclose(run(model, batch).prediction[i], value, rtol=1e-5, atol=1e-5)
+        nll += (0.5 * math.exp(-s) * (y - value) ** 2 + 0.5 * s) / len(batch)  # eq. 10
+    losses = model.loss(batch)
+    np.testing.assert_allclose(losses["L_nll"].item(), nll, rtol=1e-5)
+    np.testing.assert_allclose(losses["total"].item(), nll, rtol=1e-5)
 
 
 def test_equation_10_against_torch_distributions() -> None:
@@ -171,6 +206,35 @@ def test_no_variance_ablation_reads_quality_off_the_mean() -> None:
     torch.testing.assert_close(run(model, batch).extras["r"][:, 1], expected)
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 8])
+def test_figure_4_sweeps_the_number_of_active_experts(k: int) -> None:
+    model = make_model(num_experts=8, top_k=k)
+    gates = run(model, make_batch(20)).extras["gates"].view(20, 3, 8)
+    np.testing.assert_array_equal((gates > 0).sum(dim=2), k)
+    np.testing.assert_allclose(gates.sum(dim=2), 1, rtol=1e-6)
+
+
+def test_r_tells_the_mean_variance() -> None:
+    """What the docstring says of the extras: eq. 6 solved for the mean of sigma_m^2."""
+    model, batch = make_model(), make_batch()
+    with torch.no_grad():
+        variance = torch.nn.functional.softplus(model.quality["vision"](model.encode(batch).vision["u"]))
+    np.testing.assert_allclose(1 / run(model, batch).extras["r"][:, 2] - 1, variance.mean(dim=1), rtol=1e-5)
+
+
+def test_the_docstring_maps_every_row_to_a_switch_that_exists() -> None:
+    """Each NAME=VALUE of its table goes the way of ``msabench train --set NAME=VALUE``."""
+    table = [line for line in str(QAMoEConfig.__doc__).splitlines() if line.strip().startswith("|")]
+    switches = [dict(re.findall(r"(\w+)=([\w.]+)", line.split("|")[2])) for line in table[2:]]
+    rows = [line.split("|")[1].strip() for line in table[2:]]
+    assert [row.split(",")[0] for row in rows] == ["table 7"] * 4 + ["figure 4"]
+    changed = {name for given in switches for name in given}
+    assert changed == {"top_k", "no_quality_gating", "no_variance", "no_prior"}
+    for given in switches:
+        config, _ = override(QAMoE, "mosi", dict(given), None)
+        assert {name: str(asdict(config)[name]).lower() for name in given} == given
+
+
 def test_experts_and_router_are_shared_projections_are_not() -> None:
     names = dict(make_model().named_parameters())
     assert names["experts.weight"].shape == (5, 6, 12)
@@ -187,16 +251,101 @@ def test_large_errors_raise_the_variance_that_lowers_r() -> None:
         assert model.quality[m][2].weight.grad.abs().sum() > 0
 
 
+UNUSED = {
+    "none": set[str](),
+    "no_quality_gating": {"y_prior", *(f"quality.{m}.{layer}" for m in MODALITIES for layer in (0, 2))},
+    "no_variance": set[str](),
+    "no_prior": {"y_prior"},
+}
+
+
+@pytest.mark.parametrize("ablation", UNUSED)
+def test_gradients_reach_every_parameter_over_an_epoch(ablation: str) -> None:
+    """But for those that an ablation takes out of the equations, by name."""
+    model = make_model(**({} if ablation == "none" else {ablation: True})).train()
+    for start in range(0, 48, 16):
+        model.loss(make_batch(48).select(range(start, start + 16)))["total"].backward()
+    without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    assert {name.removesuffix(".weight").removesuffix(".bias") for name in without} == UNUSED[ablation]
+
+
+def written_out(dims: tuple[int, int, int], c: QAMoEConfig) -> int:
+    """The number of parameters, layer by layer."""
+    d, n = c.d_model, c.num_experts
+    conv = c.conv_layers * (3 * d * d + d)
+    encoder = sum(d_in * d + d + conv + (d + 8) + (2 * d if c.normalise else 0) for d_in in dims)
+    out = 1 if c.no_variance else d
+    quality = d * out + out + (d * d + d if c.quality_predictor == "mlp" else 0)
+    experts = n * (2 * d * d + 2 * d)  # a GLU: two affine maps
+    width = 3 * d if c.fusion == "mlp" else d
+    fusion = 2 * width + width * d + d
+    heads = 2 * (d + 1)
+    return encoder + 3 * (d * d + d) + 3 * quality + n * d + experts + d + fusion + heads
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"quality_predictor": "affine"},
+        {"no_variance": True},
+        {"fusion": "mean"},
+        {"conv_layers": 2},
+        {"normalise": False},
+        {"num_experts": 4},
+        {"no_prior": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("preset", "dims"), [("mosi", (768, 74, 35)), ("synth", (48, 24, 16))])
+def test_parameter_count(preset: str, dims: tuple[int, int, int], options: dict[str, object]) -> None:
+    config = replace(QAMoE.presets[preset], **options)  # type: ignore[arg-type]
+    model = QAMoE(InputSpec(dims), config)
+    assert sum(p.numel() for p in model.parameters()) == written_out(dims, config)
+
+
+def test_it_can_learn_32_samples_by_heart() -> None:
+    """With the clipping and the schedule of A.3: the more certain the log-variance, the steeper the gradients."""
+    torch.manual_seed(0)
+    batch = make_batch(32)
+    model = QAMoE(SPEC, QAMoEConfig(d_model=16, num_experts=4, top_k=2, dropout=0.0))
+    model.fit_statistics(batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 120)
+    for _ in range(120):
+        optimizer.zero_grad()
+        model.loss(batch)["total"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    assert batch.labels is not None
+    assert (run(model.eval(), batch).prediction - batch.labels).abs().mean() < 0.1
+
+
 def test_the_papers_numbers() -> None:
     paper, recipe = QAMoE.presets["mosi"], QAMoE.optimisation["mosi"]
     assert (paper.num_experts, paper.top_k, paper.d_model, paper.dropout) == (8, 3, 128, 0.1)
     assert (recipe.optimizer, recipe.weight_decay, recipe.batch_size, recipe.epochs) == ("adam", 1e-5, 16, 30)
     assert (recipe.grad_clip, recipe.schedule) == (1.0, "cosine")
     assert all(o.learning_rate in (1e-3, 5e-4, 1e-4) for o in QAMoE.optimisation.values())
+    for name in ("mosei", "sims"):
+        assert (QAMoE.presets[name], QAMoE.optimisation[name]) == (paper, recipe)
 
 
-def test_bad_options() -> None:
-    with pytest.raises(InputError, match="top_k must be between 1 and num_experts=8; got 9"):
-        QAMoEConfig(top_k=9)
-    with pytest.raises(InputError, match="quality_predictor must be one of mlp, affine"):
-        QAMoEConfig(quality_predictor="linear")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 9}, "top_k must be between 1 and num_experts=8; got 9"),
+        ({"top_k": 0}, "top_k must be between 1 and num_experts=8; got 0"),
+        ({"quality_predictor": "linear"}, "quality_predictor must be one of mlp, affine"),
+        ({"fusion": "sum"}, "fusion must be one of mlp, mean"),
+        ({"d_model": 0}, "d_model must be at least 1; got 0"),
+        ({"num_experts": 0}, "num_experts must be at least 1; got 0"),
+        ({"conv_layers": -1}, "conv_layers must be at least 0; got -1"),
+        ({"dropout": 1.5}, "dropout must be at least 0 and below 1; got 1.5"),
+    ],
+    ids=str,
+)
+def test_bad_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=f"qa_moe: {message}"):
+        QAMoEConfig(**options)  # type: ignore[arg-type]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from robustbench_msa.models.rider_moe import (
     probe_loss,
     reliability,
 )
+from robustbench_msa.training.settings import override
 
 Array = NDArray[np.float64]
 SPEC = InputSpec(dims=(6, 5, 4))
@@ -138,6 +140,125 @@ def test_experts_against_torchs_transformer() -> None:
         last = torch.nn.functional.layer_norm(x[:, -1], (8,)) * experts.norm.weight[e] + experts.norm.bias[e]
         expected = last @ experts.scalar.weight[e, :, 0] + experts.scalar.bias[e, 0]
         torch.testing.assert_close(y[:, e], expected, rtol=1e-4, atol=1e-5)
+
+
+def gelu(x: Array) -> Array:
+    return np.asarray(0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))))
+
+
+def normal(x: Array) -> Array:
+    return np.asarray((x - x.mean()) / np.sqrt(x.var() + 1e-5))
+
+
+class ByHand:
+    """RIDER-MoE for one sample, from its valid raw steps to every quantity of the paper, in NumPy and loops."""
+
+    def __init__(self, model: RIDERMoE) -> None:
+        self.c = model.config
+        self.w = {name: value.double().numpy() for name, value in model.state_dict().items()}
+
+    def affine(self, prefix: str, x: Array) -> Array:
+        return np.asarray(self.w[f"{prefix}.weight"] @ x + self.w[f"{prefix}.bias"])
+
+    def expert_affine(self, prefix: str, e: int, x: Array) -> Array:
+        return np.asarray(x @ self.w[f"{prefix}.weight"][e] + self.w[f"{prefix}.bias"][e, 0])
+
+    def expert_norm(self, prefix: str, e: int, x: Array) -> Array:
+        return np.asarray(normal(x) * self.w[f"{prefix}.weight"][e, 0] + self.w[f"{prefix}.bias"][e, 0])
+
+    def encode(self, m: str, steps: Array) -> Array:
+        """h_m: standardise, project, pool by attention over steps, normalise."""
+        w = {n.removeprefix(f"encoder.{m}."): v for n, v in self.w.items() if n.startswith(f"encoder.{m}.")}
+        h = (steps - w["standardise.mean"]) / w["standardise.std"] @ w["project.weight"].T + w["project.bias"]
+        scores = []
+        for t, row in enumerate(h):
+            angle = [math.pi * k * (t + 0.5) / len(h) for k in (1, 2, 3, 4)]
+            scores.append(w["score.weight"][0] @ np.array([*row, *np.cos(angle), *np.sin(angle)]))
+        return np.asarray(normal(softmax(np.array(scores)) @ h) * w["norm.weight"] + w["norm.bias"])
+
+    def fuse(self, h: list[Array]) -> list[Array]:
+        tokens = [self.affine(f"f_fuse.token.{i}", h[i]) for i in range(3)]
+        mixed = self.affine("f_fuse.mix.3", gelu(self.affine("f_fuse.mix.0", np.concatenate(h))))
+        return [*tokens, self.w["f_fuse.readout"] + mixed]
+
+    def expert(self, e: int, tokens: list[Array]) -> float:
+        """f_e: pre-norm Transformer layers; a scalar from the last token."""
+        width = self.c.d_model // self.c.expert_heads
+        for layer in range(self.c.expert_layers):
+            b = f"experts.blocks.{layer}"
+            q, k, v = np.split(
+                np.array(
+                    [self.expert_affine(f"{b}.qkv", e, self.expert_norm(f"{b}.norm_attention", e, x)) for x in tokens]
+                ),
+                3,
+                axis=1,
+            )
+            attended = []
+            for t, x in enumerate(tokens):
+                heads = []
+                for s in range(0, self.c.d_model, width):
+                    weights = softmax(k[:, s : s + width] @ q[t, s : s + width] / math.sqrt(width))
+                    heads.append(weights @ v[:, s : s + width])
+                attended.append(x + self.expert_affine(f"{b}.out", e, np.concatenate(heads)))
+            tokens = []
+            for x in attended:
+                wide = gelu(self.expert_affine(f"{b}.widen", e, self.expert_norm(f"{b}.norm_ff", e, x)))
+                tokens.append(x + self.expert_affine(f"{b}.narrow", e, wide))
+        return float(self.expert_affine("experts.scalar", e, self.expert_norm("experts.norm", e, tokens[-1]))[0])
+
+    def views(self, h: list[Array]) -> Array:
+        """y_e^(p): 4 views by 5 experts (eq. 40-41)."""
+        shown = [[self.w["mask"][i] if i == gone else h[i] for i in range(3)] for gone in (None, 0, 1, 2)]
+        return np.array([[self.expert(e, self.fuse(view)) for e in range(5)] for view in shown])
+
+    def route(self, h: list[Array]) -> tuple[Array, Array, float, Array]:
+        """pi, r, r_bar and the probes' p (eq. 21-39)."""
+        c, z = self.c, np.concatenate(self.fuse(h))
+        p = np.array([softmax(self.affine(f"probe.{m}", h[i])) for i, m in enumerate(MODALITIES)])  # eq. 21-22
+        entropies = -(p * np.log(p + c.epsilon)).sum(axis=1)  # eq. 24
+        blend = c.alpha * softmax(-entropies) + (1 - c.alpha) * softmax(self.affine("importance", z))  # eq. 25-28
+        r = blend / blend.sum()  # eq. 29
+        r_bar = r.mean() if c.r_bar == "as_written" else float(np.mean(1 - entropies / math.log(c.K)))
+        score = math.exp(-c.gamma * float(np.mean([kl(q, p.mean(axis=0)) for q in p])))  # eq. 30-33
+        prior = softmax(self.affine("prior", np.array([*r, score])))  # eq. 34-36
+        base = self.affine("router.3", gelu(self.affine("router.0", z)))  # eq. 37
+        return softmax(base + c.lambda_p * np.log(prior + c.epsilon)), r, float(r_bar), p  # eq. 38-39
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"mask": "random", "r_bar": "unnormalised", "lambda_p": 0.5, "gamma": 2.0, "alpha": 0.3}],
+    ids=["as_written", "options"],
+)
+def test_from_raw_features_to_every_loss_term(options: dict[str, object]) -> None:
+    """The whole model by hand for sequences of different lengths: prediction, masked views, eq. 2, 3, 23 and 42-52."""
+    batch = make_batch().replace(text_lengths=torch.tensor([4, 1, 3, 2, 4, 4, 1]))
+    model = make_model(lambda_cls=0.3, lambda_PID=0.7, lambda_syn=1.1, **options)
+    model.fit_statistics(batch)
+    with torch.no_grad():
+        output, views = model(batch), model.masked_views(model.encode(batch), batch.present)
+    hand, terms = ByHand(model), []
+    assert batch.labels is not None
+    for i, y in enumerate(batch.labels.tolist()):
+        valid = {m: batch.features(m)[i, : int(batch.lengths(m)[i])].double().numpy() for m in MODALITIES}
+        h = [hand.encode(m, valid[m]) for m in MODALITIES]
+        y_e, (pi, r, r_bar, p) = hand.views(h), hand.route(h)
+        np.testing.assert_allclose(views[i], y_e, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(output.extras["routing"][i], pi, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(output.prediction[i], pi @ y_e[0], rtol=1e-5, atol=1e-5)  # eq. 1
+        level = int(np.round(y)) + 3
+        terms.append(
+            {"L_task": abs(pi @ y_e[0] - y), "L_cls": sum(-math.log(q[level]) for q in p)}  # eq. 2, 23
+            | reference_dir(y_e, pi, r, r_bar, y)
+        )
+    losses = {name: value.item() for name, value in model.loss(batch).items()}
+    expected = {name: float(np.mean([term[name] for term in terms])) for name in terms[0]}
+    expected["total"] = expected["L_task"] + sum(
+        weight * expected[name] for name, weight in (("L_cls", 0.3), ("L_PID", 0.7), ("L_syn", 1.1))
+    )  # eq. 3
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(losses[name], value, rtol=1e-5, err_msg=name)
 
 
 def reference_dir(y: Array, pi: Array, r: Array, r_bar: float, label: float) -> dict[str, float]:
@@ -303,6 +424,28 @@ def test_masked_views_replace_one_modality_each() -> None:
             np.testing.assert_array_equal(views[p, :, m], expected)
 
 
+@pytest.mark.parametrize("ablation", ["none", "no_masked_views", "single_expert", "mask"])
+def test_masked_views_are_what_the_experts_say_without_a_modality(ablation: str) -> None:
+    """C.4: the views of VIEWS by the experts of EXPERTS, also for ablations that train without masked views."""
+    options: dict[str, object] = {"mask": "random"}
+    model = make_model(**({} if ablation == "none" else options if ablation == "mask" else {ablation: True}))
+    batch = make_batch()
+    with torch.no_grad():
+        encoded = model.encode(batch)
+        views = model.masked_views(encoded, batch.present)
+        assert views.shape == (7, len(VIEWS), 1 if ablation == "single_expert" else len(EXPERTS))
+        for p in range(len(VIEWS)):
+            present = torch.ones(7, 3, dtype=torch.bool)
+            if p:
+                present[:, p - 1] = False
+            expected = model.fuse(encoded, present).extras["experts"]
+            np.testing.assert_allclose(views[:, p], expected, rtol=1e-5, atol=1e-6)
+        no_audio = torch.tensor([True, False, True]).expand(7, 3)
+        told = model.masked_views(encoded, no_audio)
+    torch.testing.assert_close(told[:, 0], views[:, 2])
+    torch.testing.assert_close(told[:, 2], told[:, 0])
+
+
 def test_mask_options() -> None:
     fixed, drawn, learned = (make_model(mask=option) for option in ("fixed", "random", "learned"))
     np.testing.assert_array_equal(fixed.mask, 0)
@@ -366,6 +509,124 @@ def test_single_expert_matches_the_capacity_of_five() -> None:
     assert model.loss(make_batch()).keys() == {"total", "L_task", "L_cls"}
 
 
+SINGLE = {"importance", "prior", "router.0", "router.3"}
+UNUSED: dict[str, tuple[dict[str, object], set[str]]] = {
+    "full": ({}, set()),
+    "w/o prior injection": ({"lambda_p": 0.0}, {"prior"}),
+    "w/o consensus": ({"no_consensus": True}, set()),
+    "w/o DIR": ({"lambda_PID": 0.0, "lambda_syn": 0.0}, set()),
+    **{name: ({name: True}, set()) for name in ABLATIONS},
+    "single expert": ({"single_expert": True}, SINGLE),
+    "learned mask": ({"mask": "learned"}, set()),
+    "learned mask, never seen": ({"mask": "learned", "no_masked_views": True}, {"mask"}),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_gradients_reach_every_parameter_over_an_epoch(case: str) -> None:
+    """But for those that an ablation takes out of the equations, by name."""
+    options, unused = UNUSED[case]
+    model = make_model(**options).train()
+    for start in range(0, 48, 16):
+        model.loss(make_batch(48).select(range(start, start + 16)))["total"].backward()
+    without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    assert {name.removesuffix(".weight").removesuffix(".bias") for name in without} == unused
+
+
+@pytest.mark.parametrize("lambda_p", [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
+def test_table_4_sweeps_the_priors_strength(lambda_p: float) -> None:
+    """The log odds of the routing move by lambda_p times those of the prior (eq. 38-39)."""
+    batch, without, model = make_batch(), make_model(lambda_p=0.0), make_model(lambda_p=lambda_p)
+    with torch.no_grad():
+        base, extras = without(batch).extras["routing"].log(), model(batch).extras
+        prior = model.prior(torch.cat([extras["r"], extras["consensus"][:, None]], dim=1)).softmax(dim=1)
+        expected = (base + lambda_p * torch.log(prior + 1e-8)).softmax(dim=1)
+    np.testing.assert_allclose(extras["routing"], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("lambda_PID", "lambda_syn"),
+    [*((v, v) for v in (0.0, 0.01, 0.03, 0.05, 0.08, 0.1)), (0.02, 0.05), (0.05, 0.02), (0.02, 0.08), (0.08, 0.02)],
+)
+def test_table_5_sweeps_the_weights_of_dir(lambda_PID: float, lambda_syn: float) -> None:
+    losses = make_model(lambda_PID=lambda_PID, lambda_syn=lambda_syn).loss(make_batch())
+    rest = losses["L_task"] + 0.05 * losses["L_cls"]
+    expected = rest + lambda_PID * losses["L_PID"] + lambda_syn * losses["L_syn"]
+    torch.testing.assert_close(losses["total"], expected)
+
+
+def test_the_docstring_maps_every_row_to_a_switch_that_exists() -> None:
+    """Each NAME=VALUE of its table goes the way of ``msabench train --set NAME=VALUE``."""
+    table = [line for line in str(RIDERMoEConfig.__doc__).splitlines() if line.strip().startswith("|")][2:]
+    switches = [dict(re.findall(r"(\w+)=([\w.]+)", line.split("|")[2])) for line in table]
+    rows = [line.split("|")[1].strip() for line in table]
+    assert [row.split(",")[0] for row in rows] == ["table 3"] * 10 + ["table 4"] + ["table 5"] * 2
+    off = {*ABLATIONS, "no_consensus", "single_expert"}
+    assert {name for given in switches for name in given} == off | {"lambda_p", "lambda_PID", "lambda_syn"}
+    for preset in ("mosi", "mosei"):
+        for given in switches:
+            assert given
+            config, _ = override(RIDERMoE, preset, dict(given), None)
+            for name, value in given.items():
+                got = asdict(config)[name]
+                assert got is True if name in off else got == float(value)
+
+
+def written_out(dims: tuple[int, int, int], c: RIDERMoEConfig) -> int:
+    """The number of parameters, layer by layer."""
+    d, (e, d_ff) = c.d_model, (1, 5 * c.d_ff + 8 * c.d_model) if c.single_expert else (5, c.d_ff)
+    conv = c.conv_layers * (3 * d * d + d)
+    encoder = sum(d_in * d + d + conv + (d + 8) + (2 * d if c.normalise else 0) for d_in in dims)
+    probes = 3 * (d * c.K + c.K)
+    mix = (3 * d * 2 * d + 2 * d) + (2 * d * d + d) if c.fused_token == "mlp" else 0
+    f_fuse = 3 * (d * d + d) + d + mix
+    layer = 2 * 2 * d + (3 * d * d + 3 * d) + (d * d + d) + (d * d_ff + d_ff) + (d_ff * d + d)
+    experts = e * (c.expert_layers * layer + 2 * d + d + 1)
+    prior = (3 if c.no_consensus else 4) * 5 + 5
+    router = (4 * d * d + d) + (5 * d + 5)
+    return (
+        encoder + probes + f_fuse + experts + (4 * d * 3 + 3) + prior + router + (3 * d if c.mask == "learned" else 0)
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"no_consensus": True},
+        {"single_expert": True},
+        {"mask": "learned"},
+        {"fused_token": "learned"},
+        {"conv_layers": 1, "normalise": False},
+        {"K": 5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("preset", "dims"), [("mosi", (768, 74, 35)), ("mosei", (300, 74, 35)), ("synth", (48, 24, 16))]
+)
+def test_parameter_count(preset: str, dims: tuple[int, int, int], options: dict[str, object]) -> None:
+    config = replace(RIDERMoE.presets[preset], **options)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        model = RIDERMoE(InputSpec(dims), config)
+    assert sum(p.numel() for p in model.parameters()) == written_out(dims, config)
+
+
+def test_it_can_learn_32_samples_by_heart() -> None:
+    torch.manual_seed(0)
+    batch = make_batch(32)
+    model = RIDERMoE(SPEC, replace(SMALL, d_model=16, d_ff=32, dropout=0.0))
+    model.fit_statistics(batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(80):
+        optimizer.zero_grad()
+        model.loss(batch)["total"].backward()
+        optimizer.step()
+    assert batch.labels is not None
+    with torch.no_grad():
+        assert (model.eval()(batch).prediction - batch.labels).abs().mean() < 0.1
+
+
 def test_fused_token_options() -> None:
     h = torch.randn(6, 3, 8)
     for option, constant in (("learned", True), ("mlp", False)):
@@ -386,12 +647,29 @@ def test_the_papers_numbers() -> None:
     a, b = RIDERMoE.optimisation["mosi"], RIDERMoE.optimisation["mosei"]
     assert (a.optimizer, a.learning_rate, a.weight_decay, a.batch_size, a.epochs) == ("adamw", 3e-4, 5e-4, 32, 60)
     assert (b.optimizer, b.learning_rate, b.weight_decay, b.batch_size, b.epochs) == ("adamw", 5e-4, 1e-4, 32, 60)
+    assert (RIDERMoE.presets["sims"], RIDERMoE.optimisation["sims"]) == (mosi, a)
 
 
-def test_bad_options() -> None:
-    with pytest.raises(InputError, match="expert_heads=3 must divide d_model=8"):
-        RIDERMoEConfig(d_model=8, expert_heads=3)
-    with pytest.raises(InputError, match="alpha must be between 0 and 1"):
-        RIDERMoEConfig(alpha=1.5)
-    with pytest.raises(InputError, match="mask must be one of fixed, random, learned"):
-        RIDERMoEConfig(mask="zeros")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"d_model": 8, "expert_heads": 3}, "expert_heads=3 must divide d_model=8"),
+        ({"alpha": 1.5}, r"alpha must be between 0 and 1 \(eq. 28\); got 1.5"),
+        ({"mask": "zeros"}, "mask must be one of fixed, random, learned; got 'zeros'"),
+        ({"r_bar": "mean"}, "r_bar must be one of as_written, unnormalised"),
+        ({"fused_token": "none"}, "fused_token must be one of mlp, learned"),
+        *(({name: 0}, f"{name} must be at least 1; got 0") for name in ("d_model", "expert_layers", "expert_heads")),
+        ({"d_ff": 0}, "d_ff must be at least 1; got 0"),
+        ({"K": 1}, "K must be at least 2; got 1"),
+        ({"conv_layers": -1}, "conv_layers must be at least 0; got -1"),
+        *(({name: -0.1}, f"{name} must be at least 0; got -0.1") for name in ("lambda_p", "lambda_cls", "lambda_PID")),
+        ({"lambda_syn": -1.0}, "lambda_syn must be at least 0; got -1.0"),
+        ({"gamma": 0.0}, "gamma must be greater than 0; got 0.0"),
+        ({"epsilon": 0.0}, "epsilon must be greater than 0; got 0.0"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1; got 1.0"),
+    ],
+    ids=str,
+)
+def test_bad_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=f"rider_moe: {message}"):
+        RIDERMoEConfig(**options)  # type: ignore[arg-type]
