@@ -12,12 +12,16 @@ from robustbench_msa.data.dataset import SPLITS, Dataset
 
 DATASETS: dict[str, str] = {
     "synth": "synthetic, shaped like CMU-MOSI, made in memory; the best possible prediction is known",
+    "synth-explained": "synth with explanations of audio and vision and a comment, as derived inputs; no oracle",
     "mosi": "CMU-MOSI, an MMSA pickle of your own (--data PATH); labels in [-3, 3]",
     "mosei": "CMU-MOSEI, an MMSA pickle of your own (--data PATH); labels in [-3, 3]",
     "sims": "CH-SIMS, an MMSA pickle of your own (--data PATH); labels in [-1, 1]",
     "simsv2": "CH-SIMS v2, an MMSA pickle of your own (--data PATH); labels in [-1, 1]",
 }
 """Name to one line for listings. Any other name is welcome with a path."""
+
+GENERATED = ("synth", "synth-explained")
+"""Made in memory: they take parameters and read no file."""
 
 MAX_SAMPLES = 1_000_000
 """The most samples of a synthetic split, about ten gigabytes; more is a slip of the finger."""
@@ -29,10 +33,10 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
     """The dataset of this name.
 
     Args:
-        name: "synth", with parameters after a colon (seed, and samples in train, valid and test, as in
-            ``synth:seed=2,test=20000``); a name in DATASETS; or any name of letters, digits, - and _ for an MMSA file
-            of your own. A name that starts with "sims" is scored as CH-SIMS.
-        data: the MMSA pickle; every dataset but synth needs it.
+        name: "synth" or "synth-explained", with parameters after a colon (seed, and samples in train, valid and test,
+            as in ``synth:seed=2,test=20000``); a name in DATASETS; or any name of letters, digits, - and _ for an MMSA
+            file of your own. A name that starts with "sims" is scored as CH-SIMS.
+        data: the MMSA pickle; every dataset but these two needs it.
 
     Raises:
         InputError: an unknown name without a path, a missing path, parameters that do not fit, an unreadable file.
@@ -41,12 +45,11 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
     [8, 4, 6]
     """
     base, _, parameters = name.partition(":")
-    if base == "synth":
-        return _synth(parameters, data)
+    if base in GENERATED:
+        return _synth(base, parameters, data)
     if not _NAME.fullmatch(base) or parameters:
-        raise InputError(
-            f"dataset {name[:80]!r}: expected a name of letters, digits, - and _ (only synth has parameters)"
-        )
+        only = f"only {' and '.join(GENERATED)} have parameters"
+        raise InputError(f"dataset {name[:80]!r}: expected a name of letters, digits, - and _ ({only})")
     if data is None and base not in DATASETS:
         hint = did_you_mean(base, DATASETS)
         raise InputError(
@@ -60,29 +63,28 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
     return loaded
 
 
-def _synth(parameters: str, data: Path | None) -> Dataset:
+def _synth(name: str, parameters: str, data: Path | None) -> Dataset:
     if data is not None:
-        raise InputError(f"synth is made in memory and reads no file; leave out --data {data}, or name the dataset")
+        raise InputError(f"{name} is made in memory and reads no file; leave out --data {data}, or name the dataset")
     synth = import_module("robustbench_msa.data.synth")  # only when asked for
-    given = _whole_numbers(parameters)
+    given = _whole_numbers(name, parameters)
     sizes = [given.get(split, size) for split, size in zip(SPLITS, synth.SIZES, strict=True)]
-    made: Dataset = synth.make_synth(given.get("seed", 1111), sizes)
+    made: Dataset = synth.make_synth(given.get("seed", 1111), sizes, explanations=name == "synth-explained")
     return made
 
 
-def _whole_numbers(parameters: str) -> dict[str, int]:
+def _whole_numbers(name: str, parameters: str) -> dict[str, int]:
     """``seed=2,test=20000`` as a dict."""
     known, values = ("seed", *SPLITS), dict[str, int]()
     for item in filter(None, (part.strip() for part in parameters.split(","))):
         key, _, text = (part.strip() for part in item.partition("="))
         if key not in known:
-            raise InputError(
-                f"synth: unknown parameter {key[:80]!r}{did_you_mean(key, known)}; it has {', '.join(known)}"
-            )
+            hint = did_you_mean(key, known)
+            raise InputError(f"{name}: unknown parameter {key[:80]!r}{hint}; it has {', '.join(known)}")
         if key in values:
-            raise InputError(f"synth: parameter {key} is given twice")
+            raise InputError(f"{name}: parameter {key} is given twice")
         if not re.fullmatch(r"[0-9]{1,9}", text) or (key in SPLITS and not 1 <= int(text) <= MAX_SAMPLES):
             expected = f"1 to {MAX_SAMPLES}" if key in SPLITS else "at most nine digits"
-            raise InputError(f"synth: {key} must be a whole number ({expected}), as in {key}=2000; got {text[:80]!r}")
+            raise InputError(f"{name}: {key} must be a whole number ({expected}), as in {key}=2000; got {text[:80]!r}")
         values[key] = int(text)
     return values

@@ -81,6 +81,8 @@ class HasDims(Protocol):
     def name(self) -> str: ...
     @property
     def dims(self) -> tuple[int, int, int]: ...
+    @property
+    def derived_dims(self) -> Mapping[str, int]: ...
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
@@ -164,12 +166,19 @@ def load_model(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> MS
 
 
 def check_fits(checkpoint: Checkpoint, dataset: HasDims) -> None:
-    """Raise InputError, naming the modality, when a checkpoint cannot read this dataset's features."""
+    """Raise InputError, naming the modality or derived input, when a checkpoint cannot read this dataset's features."""
     for modality, expected, got in zip(MODALITIES, checkpoint.dims, dataset.dims, strict=True):
         if expected != got:
             raise InputError(
                 f"{checkpoint.label}: checkpoint expects {_dims(modality, expected)}, {dataset.name} has "
                 f"{got or 'token ids'} (retrain with --data, or pick another checkpoint: msabench list checkpoints)"
+            )
+    for name, expected in checkpoint.config["arguments"]["spec"].get("derived", {}).items():
+        if (found := dataset.derived_dims.get(name)) != expected:
+            there = f"one of {found} dims" if found else "none"
+            raise InputError(
+                f"{checkpoint.label}: checkpoint reads the derived input {name} of {expected} dims, {dataset.name} has "
+                f"{there} (retrain with --data, or pick another checkpoint: msabench list checkpoints)"
             )
 
 

@@ -7,7 +7,21 @@ from collections.abc import Collection, Mapping
 from corruptions import STRESSORS
 from robustbench_msa.analysis.metrics import Metric
 
-MODELS: Mapping[str, str] = {"qa_moe": "QA-MoE", "rider_moe": "RIDER-MoE", "late_fusion": "Late fusion"}
+MODELS: Mapping[str, str] = {
+    "qa_moe": "QA-MoE",
+    "rider_moe": "RIDER-MoE",
+    "ca_moe": "CA-MoE",
+    "emoe": "EMOE",
+    "text_moe": "TEXT",
+    "late_fusion": "Late fusion",
+    "tfn": "TFN",
+    "lmf": "LMF",
+    "mult": "MulT",
+    "misa": "MISA",
+    "text_only": "Text only",
+    "audio_only": "Audio only",
+    "vision_only": "Vision only",
+}
 DATASETS: Mapping[str, str] = {
     "mosi": "CMU-MOSI",
     "mosei": "CMU-MOSEI",
@@ -16,6 +30,7 @@ DATASETS: Mapping[str, str] = {
     "mintrec": "MIntRec",
     "iemocap": "IEMOCAP",
     "synth": "the synthetic dataset",
+    "synth-explained": "the synthetic dataset with explanations",
 }
 STRESSES: Mapping[str, str] = {
     "noise": "Noise",

@@ -11,13 +11,15 @@ from robustbench_msa.models.contract import MSAModel, Optimisation
 
 
 def choose_preset(cls: type[MSAModel], preset: str | None, dataset: str) -> str:
-    """The preset asked for; without one the dataset's own where the model has it, else "mosi".
+    """The preset asked for; without one the dataset's own where the model has it ("synth" for "synth-explained" too),
+    else "mosi".
 
     Raises:
         InputError: the model has no preset of this name.
     """
     if preset is None:
-        return next(name for name in (dataset, "mosi", *cls.presets) if name in cls.presets)
+        family = dataset.partition("-")[0]
+        return next(name for name in (dataset, family, "mosi", *cls.presets) if name in cls.presets)
     if preset not in cls.presets:
         known = ", ".join(cls.presets)
         raise InputError(f"{cls.name}: unknown preset {preset!r}{did_you_mean(preset, cls.presets)}; it has {known}")

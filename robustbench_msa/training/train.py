@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,9 @@ def train(
     chosen = choose_preset(cls, preset, dataset.name)
     config, optimisation = override(cls, chosen, dict(overrides or {}), epochs)
     spec = InputSpec(dataset.dims, _LABEL_RANGES[dataset.profile], derived=dataset.derived_dims)
+    with torch.device("meta"):  # what this model reads of the derived inputs; the rest is no part of it
+        reads = cls(spec, config).derived_inputs()
+    spec = replace(spec, derived={name: spec.derived[name] for name in reads})
     identity = _identity(cls, spec, config, optimisation, dataset, parsed, seed)
     place = folder_of(dataset.name, model_name, parsed.name, seed)  # refuses odd names before training, not after
     out = out or Path("checkpoints") / place

@@ -9,6 +9,7 @@ import pytest
 from corruptions import InputError
 from robustbench_msa.data.registry import DATASETS, load_dataset
 from robustbench_msa.data.synth import make_synth
+from robustbench_msa.evaluation.subjects import has_oracle, oracle
 
 
 def mmsa_file(path, labels):
@@ -37,8 +38,10 @@ def test_synth_takes_its_parameters():
         ("synth:test=2e4", "got '2e4'"),
         ("synth:test=999999999", "test must be a whole number"),
         ("synth:seed=1,seed=2", "seed is given twice"),
-        ("synht", r"unknown dataset 'synht' \(did you mean 'synth'\?\); known: synth, mosi.*--data PATH"),
-        ("mosi:seed=2", "only synth has parameters"),
+        ("synht", r"unknown dataset 'synht' \(did you mean 'synth'\?\); known: synth, .*mosi.*--data PATH"),
+        ("synth-explained:sede=2", r"synth-explained: unknown parameter 'sede' \(did you mean 'seed'\?\)"),
+        ("synth-explaned", r"unknown dataset 'synth-explaned' \(did you mean 'synth-explained'\?\)"),
+        ("mosi:seed=2", "only synth and synth-explained have parameters"),
         ("../mosi", "expected a name of letters"),
         ("", "expected a name of letters"),
         ("mosi", "mosi: expected the path of an MMSA pickle, got none; type --dataset mosi --data PATH/TO/FILE.pkl"),
@@ -59,11 +62,28 @@ def test_files_are_read_under_the_name_given(tmp_path, name, profile):
     assert (data.name, data.profile, data.dims) == (name, profile, (4, 3, 2))
 
 
-def test_synth_reads_no_file(tmp_path):
-    with pytest.raises(InputError, match=re.escape("synth is made in memory and reads no file")):
-        load_dataset("synth", tmp_path / "file.pkl")
+@pytest.mark.parametrize("name", ["synth", "synth-explained"])
+def test_generated_data_reads_no_file(tmp_path, name):
+    with pytest.raises(InputError, match=re.escape(f"{name} is made in memory and reads no file")):
+        load_dataset(name, tmp_path / "file.pkl")
+
+
+def test_synth_explained_takes_the_parameters_of_synth():
+    data = load_dataset("synth-explained:seed=2, test=9,train=8,valid=7")
+    assert data.name == data.parameters["generator"] == "synth-explained"
+    assert data.fingerprint == make_synth(2, (8, 7, 9), explanations=True).fingerprint
+    assert data.derived_dims == {"comment": 16, "explanation_audio": 16, "explanation_vision": 16}
+
+
+def test_the_oracle_is_offered_for_what_it_sees_only():
+    """It does not read explanations: where there are any it is no bound."""
+    assert has_oracle(load_dataset("synth:train=4,valid=4,test=4"))
+    explained = load_dataset("synth-explained:train=4,valid=4,test=4")
+    assert not has_oracle(explained)
+    with pytest.raises(InputError, match="not on synth-explained"):
+        oracle(explained)
 
 
 def test_every_known_name_has_a_line_for_listings():
-    assert set(DATASETS) == {"synth", "mosi", "mosei", "sims", "simsv2"}
+    assert set(DATASETS) == {"synth", "synth-explained", "mosi", "mosei", "sims", "simsv2"}
     assert all(line and "\n" not in line for line in DATASETS.values())

@@ -9,17 +9,25 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from corruptions import MODALITIES, InputError
-from robustbench_msa.data.dataset import SPLITS
+from corruptions import MODALITIES, InputError, corrupt
+from robustbench_msa.data.dataset import SPLITS, batch_fingerprint
 from robustbench_msa.data.synth import (
+    EXPLANATIONS,
     FEATURE_STEP,
     SHARED_IN_VIDEO,
     SynthModality,
     SynthModel,
+    explanation_view,
     labels_of,
     make_synth,
+    shown_factors,
     true_factors,
 )
+
+
+@pytest.fixture(scope="module")
+def explained():
+    return make_synth(sizes=(1284, 20, 4000), explanations=True)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +90,92 @@ def test_a_seed_has_one_fingerprint():
     # Any change here is a change of the data: raise VERSION with it.
     assert small.fingerprint == "1ed0a0174e6c51a4279f35d34aea1583f406254401f8b80d402d0803fdca786d"
     assert make_synth(8, (30, 10, 20)).fingerprint != small.fingerprint
+
+
+def test_a_seed_with_explanations_has_one_fingerprint():
+    explained = make_synth(7, (30, 10, 20), explanations=True)
+    # As above: a change here is a change of the data.
+    assert explained.fingerprint == "a9f3a9fc00473a1404a94a0b9855cbe72170e1b4cc851154a9423ecc0c311620"
+    assert (explained.name, explained.profile, explained.text_at) == ("synth-explained", "mosi", "tokens")
+    expected = {"generator": "synth-explained", "seed": 7, "sizes": [30, 10, 20], "version": 1, "explanations": True}
+    assert explained.parameters == expected
+
+
+def test_explanations_change_nothing_else():
+    plain, explained = make_synth(7, (30, 10, 20)), make_synth(7, (30, 10, 20), explanations=True)
+    for split in SPLITS:
+        assert not plain.splits[split].derived
+        bare = explained.splits[split].replace(derived={})
+        assert batch_fingerprint(bare) == batch_fingerprint(plain.splits[split])
+    assert (plain.derived_dims, explained.derived_dims) == ({}, dict.fromkeys(EXPLANATIONS, 16))
+
+
+def test_explanations_are_short_ragged_and_padded_with_zeros(explained):
+    train = explained.splits["train"]
+    assert {name: d.sources for name, d in train.derived.items()} == {
+        "explanation_audio": ("audio",),
+        "explanation_vision": ("vision",),
+        "comment": ("text", "audio", "vision"),
+    }
+    lengths = {}
+    for name, d in train.derived.items():
+        assert d.values.shape == (1284, 8, 16)
+        fine = d.values.double().numpy() / FEATURE_STEP
+        np.testing.assert_array_equal(fine, np.rint(fine))
+        there = (d.values != 0).any(dim=2).numpy()
+        lengths[name] = there.sum(axis=1)
+        np.testing.assert_array_equal(there, np.arange(8) < lengths[name][:, None])
+        np.testing.assert_array_equal(np.unique(lengths[name]), np.arange(2, 9))
+    assert abs(correlation(lengths["explanation_audio"], lengths["comment"])) < 0.1
+
+
+def test_explanations_are_noisy_views_of_the_factors_of_their_sources(explained):
+    f = true_factors(1111, "test", (1284, 20, 4000))
+    everything = ("r", "u_T", "u_A", "u_V", "b_T", "b_A", "b_V")
+    assert shown_factors(EXPLANATIONS["comment"]) == everything
+    factors, residuals = np.stack([f[name] for name in everything], axis=1), []
+    for name, d in explained.splits["test"].derived.items():
+        x, view, there = d.values.double().numpy(), explanation_view(name), (d.values != 0).any(dim=2).numpy()
+        sample, step = there.nonzero()
+        found, *_ = np.linalg.lstsq(factors[sample], x[sample, step], rcond=None)
+        expected = np.zeros((7, 16))
+        expected[[everything.index(n) for n in shown_factors(d.sources)]] = view.loadings.T
+        np.testing.assert_allclose(found, expected, atol=0.08)
+        residual = x[sample, step] - factors[sample] @ found
+        np.testing.assert_allclose(residual.std(axis=0), view.noise, rtol=0.04)
+        first = np.concatenate([[True], sample[1:] != sample[:-1]])  # each sample's first step
+        residuals.append(residual[first])
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        np.testing.assert_allclose(np.mean(residuals[i] * residuals[j], axis=0), 0, atol=0.4)  # noise of its own
+
+
+def test_explanations_are_lost_with_their_sources(explained):
+    batch = explained.splits["test"].select(np.arange(200))
+    out = corrupt(batch, "missing", 0.6, seed=3)
+    lost = ~out.present
+    assert lost.any(dim=0).all()
+    for name, d in batch.derived.items():
+        gone = lost[:, [MODALITIES.index(source) for source in d.sources]].any(dim=1)
+        values = out.derived[name].values
+        np.testing.assert_array_equal(values[gone], 0)
+        np.testing.assert_array_equal(values[~gone], d.values[~gone])
+
+
+def test_explanations_help_and_give_nothing_away(explained):
+    train, test = explained.splits["train"], explained.splits["test"]
+
+    def corr(modalities, names):
+        x = [
+            np.concatenate([pooled(batch, modalities), *(explained_mean(batch, name) for name in names)], axis=1)
+            for batch in (train, test)
+        ]
+        fitted = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 4, 9))).fit(x[0], train.labels.numpy())
+        return correlation(fitted.predict(x[1]), test.labels.numpy())
+
+    without, with_all = corr(MODALITIES, []), corr(MODALITIES, EXPLANATIONS)
+    assert 0.015 < with_all - without < 0.08
+    assert corr(["audio"], ["explanation_audio"]) > corr(["audio"], []) + 0.03
+    assert corr(["text"], ["comment"]) < with_all
 
 
 def test_a_split_does_not_depend_on_the_others_sizes():
@@ -198,6 +292,11 @@ def pooled(batch, modalities):
     """Features averaged over valid steps, ``(N, sum of d)``."""
     means = [(batch.features(m).sum(dim=1) / batch.lengths(m)[:, None]).numpy() for m in modalities]
     return np.concatenate(means, axis=1)
+
+
+def explained_mean(batch, name):
+    values = batch.derived[name].values
+    return (values.sum(dim=1) / (values != 0).any(dim=2).sum(dim=1)[:, None]).numpy()
 
 
 def test_a_pooled_mlp_beats_ridge_and_single_modalities_are_weak():
