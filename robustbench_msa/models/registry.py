@@ -13,6 +13,7 @@ MODELS: dict[str, str] = {
     "qa_moe": "robustbench_msa.models.qa_moe:QAMoE",
     "rider_moe": "robustbench_msa.models.rider_moe:RIDERMoE",
     "ca_moe": "robustbench_msa.models.ca_moe:CAMoE",
+    "emoe": "robustbench_msa.models.emoe:EMOE",
     "text_moe": "robustbench_msa.models.text_moe:TEXT",
     "tfn": "robustbench_msa.models.tfn:TFN",
     "lmf": "robustbench_msa.models.lmf:LMF",
