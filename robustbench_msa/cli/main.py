@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from robustbench_msa.cli import leaderboard, listing, plot, run, status, train
+from robustbench_msa.cli import leaderboard, listing, plot, run, show, status, train
 
 app = typer.Typer(
     name="msabench",
@@ -26,6 +26,7 @@ app.command("run", epilog=run.EPILOG)(run.run)
 app.command("train")(train.train)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.add_typer(plot.app, name="plot")
+app.command("show")(show.show)
 app.add_typer(listing.app, name="list")
 app.command("status")(status.status)
 
