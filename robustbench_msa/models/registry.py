@@ -17,6 +17,8 @@ MODELS: dict[str, str] = {
     "text_moe": "robustbench_msa.models.text_moe:TEXT",
     "tfn": "robustbench_msa.models.tfn:TFN",
     "lmf": "robustbench_msa.models.lmf:LMF",
+    "mult": "robustbench_msa.models.mult:MulT",
+    "misa": "robustbench_msa.models.misa:MISA",
     "text_only": "robustbench_msa.models.unimodal:TextOnly",
     "audio_only": "robustbench_msa.models.unimodal:AudioOnly",
     "vision_only": "robustbench_msa.models.unimodal:VisionOnly",
