@@ -9,13 +9,19 @@ from scipy.integrate import trapezoid
 from corruptions import InputError
 from robustbench_msa.analysis.grid_scores import (
     auc_raw,
+    corruption_error,
+    error_form,
     grid_mean,
+    mce,
     nauc,
     nauc_2d,
     null_as_floor,
+    regret,
+    relative_corruption_error,
     retention,
     worst,
 )
+from robustbench_msa.analysis.metrics import PROFILES
 
 UNEVEN = np.array([0, 0.1, 0.25, 0.6, 1.5])
 
@@ -120,3 +126,50 @@ def test_values_must_be_on_the_grid():
         grid_mean([0.1, 0.2], grid_axes=2)
     with pytest.raises(InputError, match="at least one cell"):
         worst([], higher_is_better=True)
+
+
+def test_regret_is_zero_for_the_oracle_and_positive_for_whatever_it_beats():
+    np.testing.assert_array_equal(regret([0.5, 0.75, 1.0], 0.75, higher_is_better=True), [0.25, 0, -0.25])
+    np.testing.assert_array_equal(regret([0.5, 0.75, 1.0], 0.75, higher_is_better=False), [-0.25, 0, 0.25])
+    assert np.isnan(regret(0.5, np.nan, higher_is_better=True))
+
+
+def test_corruption_error_is_a_ratio_of_sums_not_a_mean_of_ratios():
+    errors, baseline = np.array([[0.1, 0.2], [0.5, 0.4]]), np.array([[0.01, 0.2], [0.59, 0.8]])
+    np.testing.assert_allclose(corruption_error(errors, baseline), [1.0, 0.6])
+    np.testing.assert_allclose(corruption_error(baseline, baseline), 1)
+    np.testing.assert_allclose(corruption_error(3 * errors, 3 * baseline), [1.0, 0.6])  # labels in another unit
+
+
+def test_corruption_errors_are_null_against_a_baseline_that_makes_or_adds_none():
+    np.testing.assert_array_equal(corruption_error([[0.2, 0.2]], [[0.0, 0.1]]), [np.nan, 2])
+    flat = relative_corruption_error([0.3, 0.1 + 0.2], 0.1, [0.3, 0.1 + 0.2], 0.3)  # it adds a rounding error
+    better = relative_corruption_error([0.3, 0.4], 0.1, [0.3, 0.2], 0.5)
+    assert np.isnan(flat)
+    assert np.isnan(better)
+    assert np.isnan(corruption_error([0.2, np.nan], [0.2, 0.2]))
+    with pytest.raises(InputError, match="at least one cell"):
+        corruption_error([], [])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0.1, 3)), min_size=1, max_size=8), st.floats(0, 1))
+def test_relative_corruption_error_is_that_of_the_added_errors(pairs, clean):
+    added, baseline_added = np.array(pairs).T
+    relative = relative_corruption_error(clean + added, clean, 0.5 + baseline_added, 0.5)
+    np.testing.assert_allclose(relative, corruption_error(added, baseline_added), rtol=1e-9, atol=1e-9)
+
+
+def test_mce_is_the_mean_over_stresses_and_null_where_one_is():
+    np.testing.assert_allclose(mce([[0.5, 0.5], [1.0, np.nan]]), [0.75, np.nan])
+
+
+def test_only_accuracies_and_mae_have_an_error_form():
+    values = np.array([0.25, 1.0])
+    forms = {
+        name: error_form(metric) for p in PROFILES.values() for name, metric in zip(p.names, p.metrics, strict=True)
+    }
+    with_form = {name for name, form in forms.items() if form is not None}
+    assert with_form == {name for name in forms if name.startswith("acc")} | {"mae"}
+    np.testing.assert_array_equal(forms["acc2_non0"](values), [0.75, 0])
+    np.testing.assert_array_equal(forms["mae"](values), values)
