@@ -25,7 +25,7 @@ from robustbench_msa.evaluation.records import recall, remember
 from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.models.checkpoint import check_fits, find_checkpoints, read_checkpoint
-from robustbench_msa.models.registry import REFERENCES, model_class
+from robustbench_msa.models.registry import REFERENCES, TOKENS, model_class
 from robustbench_msa.version import commit, versions
 
 Names = str | Sequence[str]
@@ -66,6 +66,7 @@ def benchmark(
     train_seed: int | str = FIRST_SEED,
     dataset: str | Dataset = "synth",
     data: str | Path | None = None,
+    text: str | None = None,
     split: str = "test",
     seeds: int = 3,
     device: str = "auto",
@@ -85,7 +86,8 @@ def benchmark(
         modalities: restrict every stress to these (text, audio, vision or their letters).
         checkpoint: folders with config.json and model.safetensors.
         recipe, train_seed: which checkpoint of a model ("all": every training seed there is).
-        dataset, data: a registered name with its file, or a Dataset.
+        dataset, data: a registered name with its file, or a Dataset. text: what its text is read as, features or tokens
+            (default: features where the file has them); with tokens, ``qa_moe`` means ``qa_moe-tokens``.
         split: train, valid or test.
         seeds: N corruption seeds, 1111 to 1110 + N.
         device: auto, cpu or cuda.
@@ -99,7 +101,8 @@ def benchmark(
     """
     where = resolve_device(device)
     requests, protocols = _requests(_names(stress), grid, protocol, seeds, modalities)
-    loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, None if data is None else Path(data))
+    path = None if data is None else Path(data)
+    loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, path, text)
     if split not in SPLITS:
         raise InputError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
     if batch_size < 1:
@@ -220,6 +223,8 @@ def _candidates(
 ) -> list[subjects.Candidate]:
     if not models and not paths:
         raise InputError("no model: give --model NAME (msabench list models) or --checkpoint FOLDER")
+    if not dataset.dims[0]:  # text is token ids
+        models = [name if name in REFERENCES else name.removesuffix(TOKENS) + TOKENS for name in models]
     given = [read_checkpoint(path) for path in paths]
     for checkpoint in given:
         if models and checkpoint.model not in models:

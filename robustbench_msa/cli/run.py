@@ -62,6 +62,9 @@ def run(
     train_seed: Annotated[str, typer.Option(help="Its training seed, or all.", metavar="SEED")] = "1111",
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset's name.", metavar="NAME")] = "synth",
     data: Annotated[Path | None, typer.Option(help="The dataset's file.", metavar="PATH")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Read text as features or tokens; default features.", metavar="KIND")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, valid or test.", metavar="SPLIT")] = "test",
     seeds: Annotated[int, typer.Option(help="Number of corruption seeds (1111, 1112, ...).", metavar="N")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")] = "auto",
@@ -98,6 +101,7 @@ def run(
             train_seed=_seed(train_seed),
             dataset=dataset,
             data=data,
+            text=text,
             split=split,
             seeds=seeds,
             device=device,

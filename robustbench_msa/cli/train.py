@@ -17,6 +17,17 @@ def train(
     ] = None,
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset's name.", metavar="NAME")] = "synth",
     data: Annotated[Path | None, typer.Option(help="The dataset's file.", metavar="PATH")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="Read text as features or tokens; default features, with a backbone tokens.", metavar="KIND"),
+    ] = None,
+    text_backbone: Annotated[
+        str | None,
+        typer.Option(help="Text through this pretrained encoder: a folder or a hub name.", metavar="NAME"),
+    ] = None,
+    finetune_text: Annotated[
+        bool, typer.Option("--finetune-text", help="Train the text backbone too; else it is frozen.")
+    ] = False,
     recipe: Annotated[
         str | None,
         typer.Option(help="clean (default), spectrum, modality-dropout, or STRESS:SEVERITY.", metavar="NAME"),
@@ -58,6 +69,8 @@ def train(
 
     msabench train --model rider_moe --set lambda_p=0 --out checkpoints-ablation/no-prior
 
+    msabench train --model qa_moe --dataset mosi --data aligned_50.pkl --text-backbone bert-base-uncased
+
     msabench train --suite papers --dataset mosi --data aligned_50.pkl --seeds 3
 
     The same command continues what was stopped, also after kill -9.
@@ -70,7 +83,8 @@ def train(
     """
     from robustbench_msa.run import resolve_device
 
-    _check(model, suite, recipe=recipe, seed=seed, seeds=seeds, jobs=jobs)
+    texts = {"text": text, "text-backbone": text_backbone, "finetune-text": finetune_text or None}
+    _check(model, suite, recipe=recipe, seed=seed, seeds=seeds, jobs=jobs, **texts)
     common: dict[str, Any] = {
         "preset": preset,
         "epochs": epochs,
@@ -85,7 +99,9 @@ def train(
         return _suite(suite, 3 if seeds is None else seeds, jobs, common, show, as_json)
     assert model is not None
     one = {"recipe": recipe or "clean", "seed": 1111 if seed is None else seed, "out": out}
-    _one(model, dataset, data, one | common, show, as_json)
+    one |= {"text_backbone": text_backbone, "finetune_text": finetune_text}
+    text = text or (None if text_backbone is None else "tokens")
+    _one(model, (dataset, data, text), one | common, show, as_json)
     return 0
 
 
@@ -94,13 +110,17 @@ def _check(model: str | None, suite: str | None, **given: object) -> None:
     if (model is None) == (suite is None):
         got = "neither" if model is None else "both"
         raise typer.BadParameter(f"expected --model NAME for one training or --suite NAME for many, got {got}")
-    other, options = ("--suite", ("recipe", "seed")) if suite is not None else ("--model", ("seeds", "jobs"))
+    ours = ("recipe", "seed", "text", "text-backbone", "finetune-text")
+    other, options = ("--suite", ours) if suite is not None else ("--model", ("seeds", "jobs"))
     if wrong := [f"--{name}" for name in options if given[name] is not None]:
-        instead = {"--suite": "a suite brings its recipes, and --seeds N", "--model": "--seed SEED trains one"}[other]
+        brings = "a suite brings its recipes, reads features, and takes --seeds N"
+        instead = {"--suite": brings, "--model": "--seed SEED trains one"}[other]
         raise typer.BadParameter(f"{' and '.join(wrong)} cannot be given with {other}; {instead}")
 
 
-def _one(model: str, dataset: str, data: Path | None, arguments: dict[str, Any], show: bool, as_json: bool) -> None:
+def _one(
+    model: str, dataset: tuple[str, Path | None, str | None], arguments: dict[str, Any], show: bool, as_json: bool
+) -> None:
     from robustbench_msa.analysis.metrics import score
     from robustbench_msa.cli.display import Ticker, print_json, say
     from robustbench_msa.data.registry import load_dataset
@@ -116,7 +136,7 @@ def _one(model: str, dataset: str, data: Path | None, arguments: dict[str, Any],
             )
 
         notice = say if show else None
-        loaded = load_dataset(dataset, data)
+        loaded = load_dataset(*dataset)
         checkpoint = run_training(model, loaded, **arguments, score=score, progress=progress, notice=notice)
     if as_json:
         print_json(checkpoint.config)

@@ -22,10 +22,13 @@ from robustbench_msa.data.safe_pickle import load
 _SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "dev", "val"), "test": ("test",)}
 _LABEL_RANGE = {"mosi": 3.0, "sims": 1.0}
 
+TEXT = ("features", "tokens")
+"""What text may be read as."""
+
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def read_mmsa(path: Path, name: str = "mosi") -> Dataset:
+def read_mmsa(path: Path, name: str = "mosi", text: str | None = None) -> Dataset:
     """The three splits of an MMSA pickle, read without running anything in it.
 
     Features are ``text (N, T_t, d_t)``, ``audio (N, T_a, d_a)`` and ``vision (N, T_v, d_v)``, made float32; NaN and
@@ -34,10 +37,14 @@ def read_mmsa(path: Path, name: str = "mosi") -> Dataset:
     files) the text's; else full. Padding at the front is moved to the end. ``*_present (N,)`` says which samples have
     a modality (default: all). Groups are the videos of ``video$_$clip`` ids.
 
+    Text as tokens is ``text_bert (N, 3, T_t)``: ids, attention mask, segments. Ids under the mask come first, and there
+    are as many as its ones; ``text_lengths`` counts the steps of the features and is not asked.
+
     Args:
         path: the pickle; ``safe_pickle.load`` says what it may hold.
         name: what the dataset is called. A name that starts with ``sims`` or ``ch-sims`` is scored by the ``sims``
             profile (labels in [-1, 1]), any other by ``mosi`` (labels in [-3, 3]).
+        text: "features", "tokens", or None: features where the file has them.
 
     Returns:
         a Dataset whose ``notes`` hold the counts and one line for each repair.
@@ -54,29 +61,35 @@ def read_mmsa(path: Path, name: str = "mosi") -> Dataset:
         if key is None or not isinstance(data[key], dict):
             has = _listed(data)
             raise InputError(f"{path}: expected a dict under {split!r}, the file has {has}; is this an MMSA file?")
-    splits = {split: _Split(f"{path}: {split}", data[key]) for split, key in found.items()}
+    if text not in (None, *TEXT):
+        raise InputError(f"text: expected {' or '.join(TEXT)}, got {text!r}")
+    only_tokens = all("text" not in data[key] and "text_bert" in data[key] for key in found.values())
+    tokens = text == "tokens" or (text is None and only_tokens)
+    splits = {split: _Split(f"{path}: {split}", data[key], tokens) for split, key in found.items()}
     batches = {split: splits[split].batch() for split in SPLITS}
     profile = "sims" if name.lower().startswith(("sims", "ch-sims")) else "mosi"
     notes = [note for split in SPLITS for note in _counts(split, batches[split])]
     notes += [f"{split}/{note}" for split in SPLITS for note in splits[split].notes]
     notes += _across_splits(batches) + _label_notes(batches, profile)
-    if any("text_bert" in splits[split].fields for split in SPLITS):
-        notes.append("text_bert (token ids) is present but the features are used")
-    return Dataset(name, batches, profile=profile, text_at="embeddings", notes=tuple(notes))
+    if not tokens and any("text_bert" in splits[split].fields for split in SPLITS):
+        notes.append("text_bert (token ids) is present but the features are used; --text tokens uses the ids")
+    text_at = "tokens" if tokens else "embeddings"
+    return Dataset(name, batches, profile=profile, text_at=text_at, notes=tuple(notes))
 
 
 @dataclass
 class _Split:
-    """One split on its way from the file's arrays to a Batch; ``where`` opens each message."""
+    """One split on its way from the file's arrays to a Batch; ``where`` opens each message. tokens: text as ids."""
 
     where: str
     fields: Mapping[Any, Any]
+    tokens: bool = False
     notes: list[str] = field(default_factory=list)
 
     def batch(self) -> Batch:
         ids = self.ids()
         n = len(ids)
-        features = {m: self.features(m, n) for m in MODALITIES}
+        features = {m: self.token_ids(n) if self.tokens and m == "text" else self.features(m, n) for m in MODALITIES}
         lengths = self.lengths(features)
         text, audio, vision = (torch.from_numpy(self.padding_last(m, features[m], lengths[m])) for m in MODALITIES)
         return Batch(
@@ -138,6 +151,31 @@ class _Split:
             return np.where(finite, x, np.float32(0))
         return x if x.flags.writeable else x.copy()
 
+    def token_ids(self, n: int) -> _Array:
+        """Ids ``(N, T)`` int64 of ``text_bert``, those under the attention mask first and 0, [PAD], after them."""
+        value = self.numbers("text_bert")
+        if value.ndim != 3 or value.shape[:2] != (n, 3) or 0 in value.shape:
+            raise self.error("text_bert", f"expected shape ({n}, 3, T) as there are {n} ids, got {value.shape}")
+        mask = self.attention_mask(value)
+        ids = np.where(mask, value[:, 0], 0)
+        if not ((ids >= 0) & (ids < 2**31) & (ids == np.floor(ids))).all():
+            raise self.error("text_bert", "expected token ids, whole numbers from 0, in row 0; got other values")
+        if value[:, 2].any():
+            self.notes.append("text_bert: its segments (row 2) are not all 0; they are not read")
+        order = np.argsort(~mask, axis=1, kind="stable")
+        moved = (order != np.arange(mask.shape[1])).any(axis=1)
+        if moved.any():
+            self.notes.append(f"text_bert: tokens did not stand first and were moved there in {moved.sum()} samples")
+        tokens: _Array = np.take_along_axis(ids, order, axis=1).astype(np.int64)
+        return tokens
+
+    def attention_mask(self, text_bert: _Array) -> _Array:
+        """Row 1 of ``text_bert (N, 3, T)`` as ``(N, T)`` bool."""
+        if not np.isin(text_bert[:, 1], (0, 1)).all():
+            raise self.error("text_bert", "expected an attention mask of 0 and 1 in row 1, got other values")
+        mask: _Array = text_bert[:, 1] == 1
+        return mask
+
     def numbers(self, key: str) -> _Array:
         value = self.get(key)
         array = value if isinstance(value, np.ndarray) and value.dtype != object else self.flat_numbers(value)
@@ -180,7 +218,8 @@ class _Split:
         audio, vision = given["audio"], given["vision"]
         if audio is not None and vision is not None:
             self.check_not_swapped(int(audio.max()), int(vision.max()), steps["audio"], steps["vision"])
-        text = given["text"] if given["text"] is not None else self.mask_lengths(n, steps["text"])
+        known = None if self.tokens else given["text"]
+        text = known if known is not None else self.mask_lengths(n, steps["text"])
         result = {"text": self.clipped("text", text, n, steps["text"])}
         for m in ("audio", "vision"):
             aligned = steps[m] == steps["text"] and steps[m] > 1
@@ -216,9 +255,7 @@ class _Split:
             raise self.error("text_bert", f"expected shape ({n}, 3, T) as there are {n} ids, got {value.shape}")
         if value.shape != (n, 3, steps):
             return None
-        if not np.isin(value[:, 1], (0, 1)).all():
-            raise self.error("text_bert", "expected an attention mask of 0 and 1 in row 1, got other values")
-        lengths: _Array = value[:, 1].sum(axis=1).astype(np.int64)
+        lengths: _Array = self.attention_mask(value).sum(axis=1)
         return lengths
 
     def clipped(self, modality: str, lengths: _Array | None, n: int, steps: int) -> _Array:
@@ -238,7 +275,7 @@ class _Split:
         follows step L.
         """
         n, steps = x.shape[:2]
-        if (lengths == steps).all():
+        if x.ndim == 2 or (lengths == steps).all():  # token ids stand first already
             return x
         filled, step = (x != 0).any(axis=2), np.arange(steps)
         free_front = ~(filled & (step < (steps - lengths)[:, None])).any(axis=1)

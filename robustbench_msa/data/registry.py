@@ -29,7 +29,7 @@ MAX_SAMPLES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-def load_dataset(name: str, data: Path | None = None) -> Dataset:
+def load_dataset(name: str, data: Path | None = None, text: str | None = None) -> Dataset:
     """The dataset of this name.
 
     Args:
@@ -37,6 +37,8 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
             as in ``synth:seed=2,test=20000``); a name in DATASETS; or any name of letters, digits, - and _ for an MMSA
             file of your own. A name that starts with "sims" is scored as CH-SIMS.
         data: the MMSA pickle; every dataset but these two needs it.
+        text: what the text is read as, "features" or "tokens" (ids, for models with a text backbone); None: features
+            where the file has them.
 
     Raises:
         InputError: an unknown name without a path, a missing path, parameters that do not fit, an unreadable file.
@@ -46,6 +48,8 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
     """
     base, _, parameters = name.partition(":")
     if base in GENERATED:
+        if text not in (None, "features"):
+            raise InputError(f"{base}: its text is features, got text {text[:80]!r}; ids come from a file's text_bert")
         return _synth(base, parameters, data)
     if not _NAME.fullmatch(base) or parameters:
         only = f"only {' and '.join(GENERATED)} have parameters"
@@ -59,7 +63,7 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
         raise InputError(
             f"{base}: expected the path of an MMSA pickle, got none; type --dataset {base} --data PATH/TO/FILE.pkl"
         )
-    loaded: Dataset = import_module("robustbench_msa.data.mmsa").read_mmsa(Path(data), name=base)
+    loaded: Dataset = import_module("robustbench_msa.data.mmsa").read_mmsa(Path(data), base, text)
     return loaded
 
 

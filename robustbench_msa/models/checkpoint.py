@@ -24,7 +24,8 @@ from corruptions import MODALITIES, InputError
 from robustbench_msa import atomic
 from robustbench_msa.models.checkpoint_config import FORMAT, NAME, RECIPE, check_config, one_line, read_config
 from robustbench_msa.models.contract import InputSpec, MSAModel
-from robustbench_msa.models.registry import model_class
+from robustbench_msa.models.registry import TOKENS, model_class
+from robustbench_msa.models.text_backbone import TokenTextModel
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MAX_WEIGHT_BYTES = 8 * 2**30
@@ -141,7 +142,7 @@ def load_model(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> MS
 
     Raises:
         InputError: an unknown model, arguments it does not take, a weights file that is broken, was changed, or does
-            not hold exactly the model's tensors.
+            not hold exactly the model's tensors; a frozen text backbone that is not found or is another one.
     """
     where = f"{checkpoint.label} ({checkpoint.path})"
     cls = model_class(checkpoint.model)
@@ -162,6 +163,11 @@ def load_model(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> MS
     with torch.random.fork_rng(devices=[]):
         model = _build(where, cls, checkpoint.config["arguments"])
     model.load_state_dict(tensors, strict=True)
+    if isinstance(model, TokenTextModel) and not model.config.stored:
+        try:
+            model.read_backbone()
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     return model.to(device).eval()
 
 
@@ -169,9 +175,10 @@ def check_fits(checkpoint: Checkpoint, dataset: HasDims) -> None:
     """Raise InputError, naming the modality or derived input, when a checkpoint cannot read this dataset's features."""
     for modality, expected, got in zip(MODALITIES, checkpoint.dims, dataset.dims, strict=True):
         if expected != got:
+            other = "retrain with --data" if expected and got else f"--text {'features' if expected else 'tokens'}"
             raise InputError(
                 f"{checkpoint.label}: checkpoint expects {_dims(modality, expected)}, {dataset.name} has "
-                f"{got or 'token ids'} (retrain with --data, or pick another checkpoint: msabench list checkpoints)"
+                f"{got or 'token ids'} ({other}, or pick another checkpoint: msabench list checkpoints)"
             )
     for name, expected in checkpoint.config["arguments"]["spec"].get("derived", {}).items():
         if (found := dataset.derived_dims.get(name)) != expected:
@@ -251,10 +258,11 @@ def _none_found(
     data = "" if dataset == "synth" else " --data PATH"
     seed = 1111 if train_seed == "all" else train_seed
     broken = f"; {len(problems)} could not be read (first: {problems[0]})" if problems else ""
+    trained = f"{model.removesuffix(TOKENS)} --text-backbone NAME" if model.endswith(TOKENS) else model
     return (
         f"no checkpoint of {model} for {dataset} with recipe {recipe} and train seed {train_seed}; "
         f"there is {listed}{broken}; "
-        f"train it: msabench train --model {model} --dataset {dataset}{data} --recipe {recipe} --seed {seed}"
+        f"train it: msabench train --model {trained} --dataset {dataset}{data} --recipe {recipe} --seed {seed}"
     )
 
 

@@ -166,7 +166,8 @@ def require_regression_on_features(model: str, spec: InputSpec) -> None:
     """
     if spec.dims[0] == 0:
         raise InputError(
-            f"{model}: text is token ids, expected features (N, T, d); give text as an encoder's token states"
+            f"{model}: text is token ids, expected features (N, T, d); train with a text backbone "
+            "(--text-backbone NAME), or read the features (--text features)"
         )
     if spec.num_classes:
         raise InputError(

@@ -289,8 +289,9 @@ def region_mask(dims: tuple[int, int, int], regions: tuple[str, ...]) -> Tensor:
     >>> region_mask((1, 1, 1), ("t", "tav")).nonzero().tolist()
     [[0, 0, 0], [0, 1, 1]]
     """
-    index = torch.cartesian_prod(*(torch.arange(d + 1) for d in dims))  # (K, 3)
-    inside = index < torch.tensor(dims)  # (K, 3): not the appended 1
-    wanted = [torch.tensor([letter in region for letter in "tav"]) for region in regions]
+    cpu = torch.device("cpu")  # its content decides shapes, so it must exist where a model is built without memory
+    index = torch.cartesian_prod(*(torch.arange(d + 1, device=cpu) for d in dims))  # (K, 3)
+    inside = index < torch.tensor(dims, device=cpu)  # (K, 3): not the appended 1
+    wanted = [torch.tensor([letter in region for letter in "tav"], device=cpu) for region in regions]
     mask = torch.stack([(inside == region).all(dim=1) for region in wanted]).any(dim=0)
     return mask.view(*(d + 1 for d in dims))

@@ -22,6 +22,7 @@ from corruptions import Batch, InputError, Reference
 from corruptions.keyed_random import key_of
 from robustbench_msa import atomic
 from robustbench_msa.models.contract import MSAModel, Optimisation
+from robustbench_msa.models.text_backbone import TokenTextModel
 from robustbench_msa.training.recipes import Recipe
 
 LOOP_VERSION = 1
@@ -175,7 +176,7 @@ class _Run:
 
     def _step(self, batch: Batch, rate: float) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.model.loss(batch)["total"]
         value = loss.item()
@@ -253,7 +254,16 @@ def read_state(path: Path) -> dict[str, Any]:
 def _optimizer(model: MSAModel, optimisation: Optimisation) -> torch.optim.Optimizer:
     kinds: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     kind = kinds[optimisation.optimizer]
-    return kind(model.parameters(), lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay)
+    return kind(_groups(model, optimisation), lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay)
+
+
+def _groups(model: MSAModel, optimisation: Optimisation) -> list[dict[str, Any]]:
+    """All parameters; those of a text encoder that is fine-tuned have their share of the learning rate."""
+    if not (isinstance(model, TokenTextModel) and model.config.text_finetune):
+        return [{"params": list(model.parameters())}]
+    peak = optimisation.learning_rate
+    share = model.config.text_learning_rate / peak if peak else 0.0
+    return [{"params": list(model.inner.parameters())}, {"params": list(model.encoder.parameters()), "share": share}]
 
 
 def _generator(seed: int, purpose: str, device: torch.device) -> torch.Generator:

@@ -17,7 +17,8 @@ from corruptions import Batch, InputError
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.models.checkpoint import CONFIG, Checkpoint, folder_of, read_checkpoint, write_checkpoint
 from robustbench_msa.models.contract import InputSpec, MSAModel, Optimisation
-from robustbench_msa.models.registry import model_class
+from robustbench_msa.models.registry import TOKENS, model_class
+from robustbench_msa.models.text_backbone import TokenTextModel, with_backbone
 from robustbench_msa.training.loop import LOOP_VERSION, Fitted, Job, Progress, fit, predict, repeatable
 from robustbench_msa.training.recipes import Recipe, parse_recipe
 from robustbench_msa.training.settings import choose_preset, override
@@ -40,6 +41,8 @@ def train(
     device: str = "cpu",
     epochs: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    text_backbone: str | None = None,
+    finetune_text: bool = False,
     score: Score | None = None,
     command: str = "",
     progress: Progress | None = None,
@@ -59,6 +62,8 @@ def train(
         preset: whose configuration and optimisation. Default: the dataset's own where the model has one, else "mosi".
         epochs: instead of the preset's.
         overrides: fields of the model's configuration or of Optimisation, by name; values may be text.
+        text_backbone: for text as token ids, a pretrained encoder in front of the model: a folder or a name on the hub
+            (``models.pretrained.find``). The checkpoint is one of ``<model_name>-tokens``. finetune_text: train it too.
         score: makes "validation" in config.json from the clean validation split; default MAE alone.
         command: what was typed, kept in config.json.
         progress: told of each epoch. notice: told in a line when a run continues or has nothing to do.
@@ -68,13 +73,21 @@ def train(
         InputError: unknown names, values that do not fit, a dataset of classes, a folder with another checkpoint.
         TrainingError: the loss is no longer finite.
     """
+    given = dict(overrides or {})
+    if text_backbone is not None:
+        model_name = model_name.removesuffix(TOKENS) + TOKENS
+        given |= {"text_backbone": text_backbone, "text_finetune": finetune_text}
+    elif finetune_text:
+        raise InputError("finetune_text: there is no text backbone to train; name one with --text-backbone")
     cls, parsed = model_class(model_name), parse_recipe(recipe)
     if dataset.profile not in _LABEL_RANGES:
         raise InputError(f"{dataset.name}: training needs sentiment scores, this dataset has classes")
     if not 0 <= seed < 2**63:
         raise InputError(f"train seed: expected a whole number from 0, got {seed}")
     chosen = choose_preset(cls, preset, dataset.name)
-    config, optimisation = override(cls, chosen, dict(overrides or {}), epochs)
+    config, optimisation = override(cls, chosen, given, epochs)
+    if issubclass(cls, TokenTextModel):
+        config = with_backbone(config)
     spec = InputSpec(dataset.dims, _LABEL_RANGES[dataset.profile], derived=dataset.derived_dims)
     with torch.device("meta"):  # what this model reads of the derived inputs; the rest is no part of it
         reads = cls(spec, config).derived_inputs()
@@ -84,13 +97,22 @@ def train(
     out = out or Path("checkpoints") / place
     done = None if overwrite else _finished(out, identity)
     if done is None:
-        job = Job(lambda: cls(spec, config), optimisation, parsed, seed, identity, out / STATE, _device(device))
+        where = _device(device)
+        job = Job(lambda: _new(cls, spec, config, where), optimisation, parsed, seed, identity, out / STATE, where)
         fitted = fit(job, dataset.splits["train"], dataset.splits["valid"], progress, notice)
         done = write_checkpoint(out, fitted.model, _describe(job, fitted, chosen, dataset, score, command))
     elif notice is not None:
         notice(f"{out} holds this very training; nothing to do (overwrite trains it again)")
     (out / STATE).unlink(missing_ok=True)
     return done
+
+
+def _new(cls: type[MSAModel], spec: InputSpec, config: Any, device: torch.device) -> MSAModel:
+    """The model before training; a text backbone is pretrained, and where it will be used."""
+    model = cls(spec, config)
+    if isinstance(model, TokenTextModel):
+        model.read_backbone(device)
+    return model
 
 
 def _identity(

@@ -68,6 +68,15 @@ def test_generated_data_reads_no_file(tmp_path, name):
         load_dataset(name, tmp_path / "file.pkl")
 
 
+def test_text_may_be_read_as_tokens(token_file, tmp_path):
+    data = load_dataset("mosi", token_file, "tokens")
+    assert (data.name, data.text_at, data.dims) == ("mosi", "tokens", (0, 3, 2))
+    with pytest.raises(InputError, match="text_bert: expected this key"):
+        load_dataset("mosi", mmsa_file(tmp_path / "file.pkl", np.float32([-1, 0, 0.4])), "tokens")
+    with pytest.raises(InputError, match="synth: its text is features, got text 'tokens'; ids come from a file's"):
+        load_dataset("synth", text="tokens")
+
+
 def test_synth_explained_takes_the_parameters_of_synth():
     data = load_dataset("synth-explained:seed=2, test=9,train=8,valid=7")
     assert data.name == data.parameters["generator"] == "synth-explained"

@@ -56,10 +56,10 @@ def aligned() -> dict[str, Fields]:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Dataset]:
-    def write_and_read(data: Any, name: str = "mosi") -> Dataset:
+    def write_and_read(data: Any, name: str = "mosi", text: str | None = None) -> Dataset:
         path = tmp_path / "data.pkl"
         path.write_bytes(pickle.dumps(data))
-        return read_mmsa(path, name)
+        return read_mmsa(path, name, text)
 
     return write_and_read
 
@@ -306,6 +306,96 @@ def test_wrong_text_bert(read: Read) -> None:
         read(data)
 
 
+def with_tokens() -> dict[str, Fields]:
+    """Token ids 100 n + t of sample n at step t under a mask of 1, 2, ... steps."""
+    data = unaligned()
+    for fields in data.values():
+        n = len(fields["id"])
+        mask = np.arange(7) <= np.arange(n)[:, None]
+        ids = (100 * np.arange(1, n + 1)[:, None] + np.arange(7)) * mask
+        fields["text_bert"] = np.stack([ids, mask, np.zeros_like(ids)], axis=1).astype(np.float32)
+    return data
+
+
+def test_text_as_tokens(read: Read) -> None:
+    data = with_tokens()
+    dataset = read(data, "mosi", "tokens")
+    assert (dataset.dims, dataset.text_at) == ((0, 2, 2), "tokens")
+    for split, batch in dataset.splits.items():
+        assert batch.has_token_text
+        np.testing.assert_array_equal(batch.text, data[split]["text_bert"][:, 0].astype(np.int64))
+        np.testing.assert_array_equal(batch.text_lengths, 1 + np.arange(len(batch)))  # not text_lengths: of features
+        np.testing.assert_array_equal(batch.audio_lengths, data[split]["audio_lengths"])
+    assert not noted(dataset, "text_bert")
+    assert read(data).dims == read(data, "mosi", "features").dims == (2, 2, 2)
+    assert read(data).fingerprint != dataset.fingerprint
+
+
+def test_tokens_are_read_where_there_are_no_features(read: Read) -> None:
+    data = with_tokens()
+    for fields in data.values():
+        del fields["text"]
+    assert read(data).fingerprint == read(with_tokens(), "mosi", "tokens").fingerprint
+    with pytest.raises(InputError, match="train/text: expected this key"):
+        read(data, "mosi", "features")
+
+
+def test_audio_of_as_many_steps_as_tokens_has_their_lengths(read: Read) -> None:
+    data = with_tokens()
+    for fields in data.values():
+        fields["audio"] = np.ones((len(fields["id"]), 7, 2))
+        del fields["audio_lengths"]
+    np.testing.assert_array_equal(read(data, "mosi", "tokens").splits["train"].audio_lengths, [1, 2, 3, 4, 5])
+
+
+def test_tokens_under_the_mask_come_first(read: Read) -> None:
+    data = with_tokens()
+    expected = read(data, "mosi", "tokens")
+    for fields in data.values():
+        for i, rows in enumerate(fields["text_bert"]):
+            fields["text_bert"][i] = np.roll(rows, 6 - i, axis=1)  # padding at the front
+    dataset = read(data, "mosi", "tokens")
+    assert dataset.fingerprint == expected.fingerprint
+    assert noted(dataset, "valid/text_bert: tokens did not stand first", "3 samples")
+
+
+def test_what_is_not_under_the_mask_and_segments_are_not_read(read: Read) -> None:
+    data = with_tokens()
+    expected = read(data, "mosi", "tokens")
+    ids, mask = data["test"]["text_bert"][:, 0], data["test"]["text_bert"][:, 1]
+    data["test"]["text_bert"][:, 0] = np.where(mask == 1, ids, -7.5)
+    data["test"]["text_bert"][1, 2, 3] = 1
+    dataset = read(data, "mosi", "tokens")
+    assert dataset.fingerprint == expected.fingerprint
+    assert noted(dataset, "test/text_bert: its segments", "not read")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones((4, 3)), r"test/text_bert: expected shape \(4, 3, T\) as there are 4 ids, got \(4, 3\)"),
+        (np.ones((4, 2, 5)), r"test/text_bert: expected shape \(4, 3, T\)"),
+        (np.ones((4, 3, 0)), r"test/text_bert: expected shape \(4, 3, T\)"),
+        (np.full((4, 3, 5), 2), r"test/text_bert: expected an attention mask of 0 and 1"),
+        (np.ones((4, 3, 5)) * [[[1.5], [1], [0]]], r"test/text_bert: expected token ids, whole numbers from 0"),
+        (np.ones((4, 3, 5)) * [[[-1], [1], [0]]], r"test/text_bert: expected token ids, whole numbers from 0"),
+        (np.ones((4, 3, 5)) * [[[np.nan], [1], [0]]], r"test/text_bert: expected token ids, whole numbers from 0"),
+    ],
+)
+def test_tokens_that_are_none(value: Any, message: str, read: Read) -> None:
+    data = with_tokens()
+    data["test"]["text_bert"] = value
+    with pytest.raises(InputError, match=message):
+        read(data, "mosi", "tokens")
+
+
+def test_text_is_features_or_tokens(read: Read) -> None:
+    with pytest.raises(InputError, match="text: expected features or tokens, got 'words'"):
+        read(with_tokens(), "mosi", "words")
+    with pytest.raises(InputError, match="train/text_bert: expected this key"):
+        read(unaligned(), "mosi", "tokens")
+
+
 def test_not_a_dict(read: Read) -> None:
     with pytest.raises(InputError, match=r"data\.pkl: expected a dict of train, valid and test, got list"):
         read([1, 2])
@@ -352,3 +442,14 @@ def test_real_files(file: str, sizes: list[int], groups: list[int], vision: list
     np.testing.assert_array_equal(batches[2].text, raw["text"].astype(np.float32))
     np.testing.assert_array_equal(batches[2].text_lengths, raw["text_lengths"])
     np.testing.assert_array_equal(raw["text_bert"][:, 1].sum(axis=1), raw["text_lengths"])
+
+
+def test_real_token_ids() -> None:
+    dataset = read_mmsa(real("mosi_public.pkl"), "mosi", "tokens")
+    features = read_mmsa(real("mosi_public.pkl"), "mosi")
+    assert dataset.dims == (0, 73, 100)
+    for split, batch in dataset.splits.items():
+        np.testing.assert_array_equal(batch.text_lengths, features.splits[split].text_lengths)
+        np.testing.assert_array_equal(batch.text[:, 0], np.full(len(batch), 101))  # [CLS]
+        assert int(batch.text.max()) < 30522
+    assert not noted(dataset, "text_bert")

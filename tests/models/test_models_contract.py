@@ -176,6 +176,14 @@ def test_presets_and_their_optimisation(cls: type[MSAModel]) -> None:
 
 
 @pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.name)
+def test_it_can_be_built_without_memory(cls: type[MSAModel]) -> None:
+    """Checkpoints are compared with the shapes of a model that takes no memory."""
+    with torch.device("meta"):
+        shapes = {name: x.shape for name, x in cls(SPEC, cls.presets["synth"]).state_dict().items()}
+    assert shapes == {name: x.shape for name, x in built(cls).state_dict().items()}
+
+
+@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.name)
 def test_borders(cls: type[MSAModel]) -> None:
     with pytest.raises(InputError, match=f"{cls.name}: text is token ids"):
         cls(InputSpec(dims=(0, 5, 4)), cls.presets["synth"])
