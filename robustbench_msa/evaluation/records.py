@@ -36,9 +36,10 @@ def remember(
         about: what else the manifest holds: profile, command, versions, commit, checkpoints, protocols, dataset.
 
     Raises:
-        InputError: the folder holds results on other data or another split.
+        InputError: the folder holds results on other data or another split, or would hold inputs that depend on the
+            model beside inputs that all models share.
     """
-    known = store.manifest()
+    known, requests = store.manifest(), list(requests)
     if known is not None:
         for what, ours in (("data", setting.data), ("split", setting.split)):
             if known["dataset"][what] != ours:
@@ -47,6 +48,15 @@ def remember(
                     f"{store.root} holds results on {theirs}, this run is on {setting.dataset} ({what} {ours[:12]}); "
                     "choose another --out"
                 )
+    shared = [request.stress.label for request in requests if not request.stress.stressor.needs_adversary]
+    apart = [request.stress.label for request in requests if request.stress.stressor.needs_adversary]
+    for entry in known["requests"] if known is not None else []:
+        (apart if str(entry["stress"]).startswith("worst-case") else shared).append(entry["stress"])
+    if shared and apart:
+        raise InputError(
+            f"{apart[0]} depends on the model, so its inputs are shared by nobody and it stands in a table of its own; "
+            f"run it apart from {shared[0]}, into another --out"
+        )
     known = known or {"requests": [], "commands": [], "checkpoints": {}, "protocols": {}}
     manifest = {
         "dataset": {"name": setting.dataset, "data": setting.data, "split": setting.split, **about["dataset"]},

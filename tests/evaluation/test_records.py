@@ -196,3 +196,22 @@ def test_progress_counts_by_model_and_stress(store, subject, cells, request_a, s
     for cell in cells[3:]:
         store.write(cell, result_of(), runtime)
     assert progress_of(store.root).complete
+
+
+def test_inputs_that_depend_on_the_model_get_a_folder_of_their_own(
+    store, subject, cells, request_a, setting, request_of
+) -> None:
+    worst = request_of("worst-case", "0,0.2", 1)
+    mixed = [*cells, *plan([subject], setting, [worst])]
+    with pytest.raises(InputError, match="worst-case depends on the model.* run it apart from missing, into another"):
+        remember(store, mixed, [request_a, worst], setting, about())
+    assert not store.root.exists()
+    remember(store, cells, [request_a], setting, about())
+    before = snapshot(store.root)
+    with pytest.raises(InputError, match="table of its own"):
+        remember(store, mixed, [worst], setting, about())
+    assert snapshot(store.root) == before
+    apart = Store(store.root.parent / "apart")
+    remember(apart, plan([subject], setting, [worst]), [worst], setting, about())
+    with pytest.raises(InputError, match="run it apart from missing"):
+        remember(apart, cells, [request_a], setting, about())
