@@ -123,6 +123,8 @@ class Composition(Stressor):
 def compose(parts: tuple[Stressor, ...]) -> Composition:
     """Raises InputError for parts that cannot follow each other."""
     name = "+".join(part.name for part in parts)
+    if len(set(parts)) < len(parts):
+        raise InputError(f"stress {name}: a composition is of different stresses; one of them stands there twice")
     for part in parts:
         if part.needs_adversary or not part.axes:
             why = "depends on the model" if part.needs_adversary else "has no severity to make a product grid of"

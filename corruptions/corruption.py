@@ -106,14 +106,14 @@ def maskable(batch: Batch, modality: str) -> Tensor:
     return steps
 
 
-def check_fill(batch: Batch, fill: str, reference: Reference | None) -> None:
-    """Raises InputError when a fill cannot be used on this batch, whatever happens to be lost in it."""
-    if batch.has_token_text and fill in ("zeros", "mean"):
+def check_fill(batch: Batch, fill: str, reference: Reference | None, touched: tuple[str, ...] = MODALITIES) -> None:
+    """Raises InputError when a fill cannot be used on these modalities, whatever happens to be lost in them."""
+    if "text" in touched and batch.has_token_text and fill in ("zeros", "mean"):
         raise InputError(f"fill={fill} needs features; this text is token ids (use mask or unk)")
     if not batch.has_token_text and fill in ("mask", "unk"):
         raise InputError(f"fill={fill} needs text as token ids; this text is features (use zeros or mean)")
     known = reference.mean if reference is not None else {}
-    unknown = [m for m in MODALITIES if m not in known]
+    unknown = [m for m in touched if m not in known]
     if fill == "mean" and unknown:
         raise InputError(
             f"fill=mean needs training means of {', '.join(unknown)}: pass reference=Reference.fit(train_batch)"

@@ -79,6 +79,7 @@ def _noise_db(stages: tuple[Corruption, ...], modality: str, steps: Tensor) -> f
             continue
         there = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         there[:, : steps.shape[1]] = steps
+        there &= stage.clean.valid(modality)  # a donor may be shorter than its host
         noise = (noisy[there] - x[there]).square().sum(dtype=torch.float64)
         power.append((float(noise), float(x[there].square().sum(dtype=torch.float64))))
     if not power or power[0][1] == 0 or sum(noise for noise, _ in power) == 0:

@@ -58,7 +58,7 @@ class Stress:
     def parse(cls, text: str, /, **options: Value) -> Stress:
         """From ``name:key=value,key=value``, or ``name+name:name.key=value``; keyword options come on top.
 
-        In a composition a parameter without a part's name goes to every part that has it.
+        In a composition a parameter without a part's name goes to every part that has it and is not given its own.
 
         Raises:
             InputError: unknown stressor or parameter, or a value that does not fit.
@@ -76,7 +76,7 @@ class Stress:
         for key, option in sorted(stressor.parameters.items()):
             value = option.parse(f"{stressor.name}:{key}", given.get(key, option.default))
             if key.rpartition(".")[2] == "modalities":
-                value = _effective(stressor, key, str(value))
+                value = _effective(stressor, key, str(value), given)
             if value != option.default or not option.added:
                 settled[key] = value
         return cls(stressor.name, tuple(settled.items()))
@@ -94,8 +94,9 @@ class Stress:
     @property
     def params(self) -> str:
         """The parameters that differ from their defaults, as typed after the colon (empty: all default)."""
-        table = self.stressor.parameters
-        return ",".join(f"{k}={_text(v)}" for k, v in self.options if v != table[k].default)
+        table, implied = self.stressor.parameters, self.stressor.implied(dict(self.options))
+        named = [(k, v) for k, v in self.options if not v == table[k].default == implied.get(k, v)]
+        return ",".join(f"{k}={_text(v)}" for k, v in named)
 
     @property
     def label(self) -> str:
@@ -153,7 +154,7 @@ def _typed(text: str, rest: str) -> dict[str, Value]:
     given: dict[str, Value] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = item.partition("=")
-        if not equals:
+        if not equals or not key.strip():
             raise InputError(f"stress {text!r}: expected key=value after the colon, got {item!r}")
         if key.strip() in given:
             raise InputError(f"stress {text!r}: {key.strip()} is given twice")
@@ -165,7 +166,7 @@ def _named(stressor: Stressor, given: Mapping[str, Value]) -> dict[str, Value]:
     """The given parameters under their full names. Raises InputError for one that the stressor does not have."""
     table = stressor.parameters
     named: dict[str, Value] = {}
-    for key, value in given.items():
+    for key, value in sorted(given.items(), key=lambda item: item[0] in table):  # a part's own name comes last and wins
         full = [key] if key in table else [name for name in table if name.partition(".")[2] == key]
         if not full:
             hint = did_you_mean(key, table)
@@ -174,9 +175,9 @@ def _named(stressor: Stressor, given: Mapping[str, Value]) -> dict[str, Value]:
     return named
 
 
-def _effective(stressor: Stressor, key: str, letters: str) -> str:
+def _effective(stressor: Stressor, key: str, letters: str, given: Mapping[str, Value]) -> str:
     """The letters of ``modalities`` that make a difference. Raises InputError when none does."""
-    acts_on = STRESSORS[key.partition(".")[0]].acts_on if "." in key else stressor.acts_on
+    acts_on = STRESSORS[key.partition(".")[0]].acts_on if "." in key else stressor.reach(given)
     left = "".join(letter for letter in letters if letter in acts_on)
     if not left:
         names = ", ".join(LETTERS[letter] for letter in acts_on)

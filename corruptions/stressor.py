@@ -73,7 +73,7 @@ class Option:
         kind = type(self.default)
         try:
             number = float(text)
-        except ValueError:
+        except (TypeError, ValueError):
             number = torch.nan
         if not self.low <= number <= self.high or number != kind(number if number == number else 0):
             what = "a whole number" if kind is int else "a number"
@@ -146,6 +146,10 @@ class Stressor:
         """The severity axes under these parameters."""
         return self.axes
 
+    def reach(self, given: Options) -> str:
+        """Letters of the modalities that it can change under these parameters."""
+        return self.acts_on
+
     def grid_of(self, options: Options) -> str:
         """The default grid under these parameters."""
         return self.default_grid
@@ -202,7 +206,7 @@ class Stressor:
     ) -> Iterator[Corruption]:
         """``apply`` on runs of ``size`` samples, one after the other: what is not used any more takes no memory."""
         told, fill = bool(options.get("told", self.told)), str(options.get("fill", "auto"))
-        check_fill(batch, fill, reference)
+        check_fill(batch, fill, reference, allowed(options))
         parts = [slice(start, start + size) for start in range(0, max(1, len(batch)), size)]
         if point.is_clean:
             for part in parts:

@@ -97,6 +97,8 @@ def legacy_lost(batch: Batch, modality: str, r: float, draws: Draws) -> Tensor:
     """``(N, T_m)`` bool, as `generate_m` of MMSA's data loader masks them. Depends on the order and the padding."""
     if isinstance(draws, GeneratorDraws):
         raise InputError("frame-missing:legacy=lnln repeats one seeded mask; in training leave legacy out")
+    if not 0 <= draws.seed < 2**32:
+        raise InputError(f"frame-missing:legacy=lnln: NumPy's generator takes seeds below 2^32, got {draws.seed}")
     shape = batch.features(modality).shape[:2]
     u = np.random.RandomState(draws.seed).uniform(size=shape)  # as np.random.seed and np.random.uniform
     valid = batch.valid(modality)

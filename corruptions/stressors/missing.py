@@ -62,7 +62,8 @@ class MissingRandom(Stressor):
     Models are not told: QA-MoE's quality score must find out by itself (``told=true`` says otherwise).
 
     ``variant=keep_one``, GCNet's convention: independent drops with p that solves ``(p - p^3) / (1 - p^3) = eta``, at
-    least one modality kept, models told. eta above 2/3 cannot be reached and means 2/3.
+    least one modality kept, models told. eta above 2/3 cannot be reached and means 2/3. With ``modalities``: where
+    another one is there, they are dropped at eta itself.
     """
 
     name = "missing-random"
@@ -86,7 +87,7 @@ class MissingRandom(Stressor):
     def sources(self, batch: Batch, point: Point, draws: Draws, pool: Batch, options: Options) -> Sources:
         eta = float(point.values[-1])
         if options.get("variant") == "keep_one":
-            return lose(batch, drop_but_one(batch, draws, drop_rate_of(eta), options))
+            return lose(batch, drop_but_one(batch, draws, drop_rate_of(eta), options, spared=eta))
         return lose(batch, drop_independently(batch, draws, [eta] * 3, options))
 
 
@@ -103,7 +104,8 @@ def weights(text: str) -> str:
     total = sum(values)
     if len(values) != 3 or not all(0 <= v < math.inf for v in values) or not 0 < total < math.inf:
         raise ValueError("three weights of text, audio and vision, none negative, as in 1:2:3")
-    return ":".join(f"{3 * v / total:.6g}" for v in values)
+    scale = 1.0 if abs(total - 3) < 1e-4 else 3 / total  # what was scaled before, to six digits, stays as it is
+    return ":".join(f"{scale * v:.6g}" for v in values)
 
 
 class Imbalanced(Stressor):
@@ -174,13 +176,20 @@ def drop_rate_of(eta: float) -> float:
     return (math.sqrt(half * half + (1 - eta) * eta) - half) / (1 - eta)
 
 
-def drop_but_one(batch: Batch, draws: Draws, m: float, options: Options) -> Tensor:
-    """``(N, 3)`` bool: allowed, available modalities dropped with probability m, one of the sample's always left."""
+def drop_but_one(batch: Batch, draws: Draws, m: float, options: Options, spared: float | None = None) -> Tensor:
+    """``(N, 3)`` bool: allowed, available modalities dropped with probability m, one of the sample's always left.
+
+    spared: the probability where a modality that may not be touched is there anyway; default m.
+    """
     may = batch.present & allowed_columns(batch, options)  # (N, 3)
     order = torch.stack([draws.uniform("order", modality) for modality in MODALITIES], 1)
     rank = order.masked_fill(~may, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)  # (N, 3)
     spare = (batch.present & ~may).any(1)  # something is left whatever goes
-    return (rank < drop_count(draws.uniform("count"), may.sum(1), m, spare)[:, None]) & may
+    u, n = draws.uniform("count"), may.sum(1)
+    count = drop_count(u, n, m, spare)
+    if spared is not None:
+        count = torch.where(spare, drop_count(u, n, spared, spare), count)
+    return (rank < count[:, None]) & may
 
 
 def drop_count(u: Tensor, available: Tensor, m: float, spare: Tensor | None = None) -> Tensor:

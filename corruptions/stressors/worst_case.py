@@ -33,6 +33,8 @@ class WorstCase(Stressor):
 
     ``attack=draws``: the worst of ``draws`` realisations of the stress ``of`` at s, with that stress's defaults.
 
+    Each severity is attacked anew, and an ascent may end on a lesser hill: the loss found need not grow with s.
+
     The input depends on the model: it has no shared digest, and belongs in a table of its own.
     """
 
@@ -56,6 +58,10 @@ class WorstCase(Stressor):
     touches_features = True
     uses_pool = True
 
+    def reach(self, given: Options) -> str:
+        drawn = DRAWN.get(str(given.get("of"))) if given.get("attack") == "draws" else None
+        return self.acts_on if drawn is None else drawn.acts_on
+
     def apply(
         self,
         batch: Batch,
@@ -67,7 +73,7 @@ class WorstCase(Stressor):
         adversary: Adversary | None = None,
     ) -> Corruption:
         fill = str(options["fill"])
-        check_fill(batch, fill, reference)
+        check_fill(batch, fill, reference, allowed(options))
         if point.is_clean:
             return Corruption(batch, Features(batch), Sources.untouched(batch), told=False, fill=fill)
         if reference is None:
@@ -130,6 +136,9 @@ def worst_of_draws(
 ) -> Corruption:
     """Per sample the realisation, of K, with the greatest loss."""
     stressor = DRAWN[str(options["of"])]
+    (axis,) = stressor.axes
+    if not axis.holds(point.values[0]):
+        raise InputError(f"worst-case: {point} is outside the range of {stressor.name}, {axis}")
     theirs = {name: option.default for name, option in stressor.option_table.items()}
     theirs |= {name: options[name] for name in ("fill", "sigma_ref") if name in theirs}
     theirs["modalities"] = str(options.get("modalities", "tav"))

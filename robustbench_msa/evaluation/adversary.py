@@ -34,7 +34,8 @@ class ModelAdversary:
         return {m: torch.cat([chunk[m] for chunk in chunks]) for m in chunks[0]}
 
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.enable_grad():
+        # cuDNN has no backward pass for recurrent layers in eval mode
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
             moved = {
                 m: batch.features(m).detach().clone().requires_grad_()
                 for m in MODALITIES

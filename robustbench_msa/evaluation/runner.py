@@ -82,15 +82,16 @@ class Runner:
         if changed.derived is not clean.derived:  # an earlier stress of a composition, or an attack, has taken some
             return self._encode_derived(name, told_derived(corruption.batch, name))
         columns = [MODALITIES.index(source) for source in clean.derived[name].sources]
-        part = self._keep(("clean", name), lambda: self._encode_derived(name, told_derived(clean, name)))
+        values, told = clean.derived[name].values, told_derived(clean, name)
+        part = self._keep(("clean", name), lambda: self._encode_derived(name, told))
         donor = corruption.sources.donor[:, columns].amax(1)
-        if bool((donor >= 0).any()):
-            part = _put(part, donor >= 0, part, donor[donor >= 0])
+        swapped = (donor >= 0) & clean.present[:, columns].all(1)  # a host that lacks another source has none anyway
+        if bool(swapped.any()):
+            whole = part if told is values else self._keep(("untold", name), lambda: self._encode_derived(name, values))
+            part = _put(part, swapped, whole, donor[swapped])
         lost = corruption.sources.lost[:, columns].any(1)
         if bool(lost.any()):
-            zeros = self._keep(
-                ("lost", name), lambda: self._encode_derived(name, torch.zeros_like(clean.derived[name].values))
-            )
+            zeros = self._keep(("lost", name), lambda: self._encode_derived(name, torch.zeros_like(values)))
             part = _put(part, lost, zeros, lost.nonzero().squeeze(1))
         return part
 

@@ -30,6 +30,16 @@ def make() -> ModuleType:
 
 @pytest.fixture(scope="session", params=makers.POINTS.items(), ids=lambda point: "-".join(point))
 def stressed(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Each stressor in turn with a severity: ``("noise", "0.3")``."""
+    """Each stress in turn with a severity: ``("noise", "0.3")``."""
+    point: tuple[str, str] = request.param
+    return point
+
+
+SHARED = [(stress, severity) for stress, severity in makers.POINTS.items() if not makers.needs_adversary(stress)]
+
+
+@pytest.fixture(scope="session", params=[*SHARED, (makers.LEGACY, "0.4")], ids=lambda point: "-".join(point))
+def shared(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Each stress whose input is the same for all models, the legacy variant too."""
     point: tuple[str, str] = request.param
     return point

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from corruptions import MODALITIES, STRESSORS, Batch, Derived, Draws, Reference, Stress
+from corruptions import MODALITIES, Batch, Derived, Draws, Reference, Stress
 from corruptions.corruption import Corruption
 
 JUNK = 9.0
 CLS, SEP, PAD = 101, 102, 0
-# One stressed point of every stressor.
+# One stressed point of every stressor, of their variants, and of some restricted and composed ones.
 POINTS: dict[str, str] = {
     "noise": "0.3",
     "missing": "0.4",
@@ -23,8 +23,90 @@ POINTS: dict[str, str] = {
     "missing-random": "0.4",
     "noise-lambda": "0.6",
     "spectrum": "0.6x0.4",
+    "conflict-control": "0.75",
+    "frame-missing": "0.4",
+    "burst": "0.4",
+    "misalign": "0.4",
+    "drift": "0.5",
+    "imbalanced": "0.5",
+    "correlated": "0.4",
+    "asr": "0.4",
+    "worst-case": "0.3",
+    "worst-case:attack=draws,draws=3": "0.4",
+    "missing-random:variant=keep_one": "0.5",
+    "spectrum:variant=mixture": "1",
+    "missing:modalities=av": "0.6",
+    "burst:modalities=ta": "0.5",
+    "noise+missing": "0.3x0.4",
+    "conflict+missing-random": "0.75x0.4",
+    "noise+conflict": "0.3x0.75",
+    "missing+asr": "0.4x0.4",
 }
-CLEAN = {name: {0: "t+a+v", 1: "0", 2: "0x0"}[len(stressor.axes)] for name, stressor in STRESSORS.items()}
+CLEAN = {text: {0: "t+a+v", 1: "0", 2: "0x0"}[len(Stress.parse(text).axes)] for text in POINTS}
+LEGACY = "frame-missing:legacy=lnln"  # repeats others bit for bit, so it knows order and padding: exempt by name
+TOLD = {
+    "missing",
+    "missing-fixed",
+    "missing-random:variant=keep_one",
+    "missing:modalities=av",
+    "noise+missing",
+    "missing+asr",
+}
+
+
+def swaps(stress: str) -> bool:
+    """Does it put other samples' sequences, and so other lengths, in place?"""
+    return "conflict" in stress
+
+
+def needs_adversary(stress: str) -> bool:
+    return Stress.parse(stress).stressor.needs_adversary
+
+
+def takes_fill(stress: str) -> bool:
+    return any(name.rpartition(".")[2] == "fill" for name in Stress.parse(stress).stressor.parameters)
+
+
+def with_option(stress: str, option: str) -> str:
+    """The stress with one more parameter: ``with_option("noise", "fill=mean")``."""
+    return f"{stress},{option}" if ":" in stress else f"{stress}:{option}"
+
+
+class Linear:
+    """A linear model as a worst-case adversary: per modality the mean over valid steps of a weighted sum of features.
+
+    What is absent counts nothing. The loss is the absolute error, in float64. labels: default the batch's (or 0).
+    """
+
+    def weights(self, x: torch.Tensor, modality: str) -> torch.Tensor:
+        """``(d_m,)``, of both signs and never 0."""
+        return torch.arange(1, x.shape[2] + 1, dtype=torch.float64) * (-0.5) ** MODALITIES.index(modality)
+
+    def error(self, batch: Batch) -> torch.Tensor:
+        """Prediction minus label, ``(N,)``."""
+        label = torch.zeros(len(batch)) if batch.labels is None else batch.labels
+        error = -label.to(torch.float64)
+        for i, m in enumerate(MODALITIES):
+            x = batch.features(m)
+            if x.is_floating_point():
+                there = (batch.valid(m) & batch.present[:, i, None])[:, :, None]
+                summed = torch.where(there, x.to(torch.float64) * self.weights(x, m), 0.0).sum((1, 2))
+                error = error + summed / batch.lengths(m).clamp(min=1)
+        return error
+
+    def losses(self, batch: Batch) -> torch.Tensor:
+        return self.error(batch).abs()
+
+    def gradients(self, batch: Batch) -> dict[str, torch.Tensor]:
+        sign = self.error(batch).sign()
+        found = {}
+        for i, m in enumerate(MODALITIES):
+            x = batch.features(m)
+            if x.is_floating_point():
+                there = batch.valid(m) & batch.present[:, i, None]
+                step = sign / batch.lengths(m).clamp(min=1)
+                found[m] = there[:, :, None] * step[:, None, None] * self.weights(x, m)
+        return found
 
 
 def feature_batch(n: int = 12, seed: int = 0, steps: Sequence[int] = (6, 7, 5), absent: float = 0.0) -> Batch:
@@ -74,10 +156,10 @@ def apply(
     reference: Reference | None = None,
     pool: Batch | None = None,
 ) -> Corruption:
-    """One stress at one severity, in its parts. Without a reference: the batch's own."""
+    """One stress at one severity, in its parts. Without a reference: the batch's own. The model: a linear one."""
     parsed = Stress.parse(stress)
     (point,) = parsed.grid(severity).points
-    return parsed.apply(batch, point, Draws(seed, batch), reference or Reference.fit(batch), pool)
+    return parsed.apply(batch, point, Draws(seed, batch), reference or Reference.fit(batch), pool, Linear())
 
 
 def padded(batch: Batch, extra: int, junk: float = -5.0) -> Batch:

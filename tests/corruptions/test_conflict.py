@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corruptions import MODALITIES, Batch, Draws, InputError
+from corruptions import MODALITIES, Batch, Draws, InputError, Reference, Stress
 
+Eligible = Callable[[str, float, list[tuple[str, float]]], list[str]]
 SETS = {(False, True, False), (False, False, True), (False, True, True)}
 labels_of_pools = st.lists(st.sampled_from([-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0]), min_size=1, max_size=9)
 
@@ -19,6 +21,14 @@ labels_of_pools = st.lists(st.sampled_from([-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.
 def labelled(make: ModuleType, labels: list[float], seed: int = 0, absent: float = 0.0) -> Batch:
     batch: Batch = make.feature_batch(len(labels), seed, absent=absent)
     return batch.replace(labels=torch.tensor(labels))
+
+
+def may_stand_in(host: str, label: float, pool: list[tuple[str, float]]) -> list[str]:
+    """The samples of the same polarity (else all others) with the nearest label: the control's donors."""
+    others = [(name, other) for name, other in pool if name != host]
+    alike = [(name, other) for name, other in others if np.sign(other) == np.sign(label)]
+    among = alike or others
+    return [name for name, other in among if abs(other - label) == min(abs(o - label) for _, o in among)]
 
 
 def may_donate(host: str, label: float, pool: list[tuple[str, float]]) -> list[str]:
@@ -29,17 +39,20 @@ def may_donate(host: str, label: float, pool: list[tuple[str, float]]) -> list[s
     return [name for name, _ in among[: (len(among) + 1) // 2]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(labels=labels_of_pools, seed=st.integers(0, 10_000), absent=st.sampled_from([0.0, 0.4]))
-def test_donors_are_those_of_the_protocol(make: ModuleType, labels: list[float], seed: int, absent: float) -> None:
+@pytest.mark.parametrize(("stress", "eligible"), [("conflict", may_donate), ("conflict-control", may_stand_in)])
+def test_donors_are_those_of_the_protocol(
+    make: ModuleType, stress: str, eligible: Eligible, labels: list[float], seed: int, absent: float
+) -> None:
     batch = labelled(make, labels, seed, absent)
-    sources, draws = make.apply(batch, "conflict", "1", seed).sources, Draws(seed, batch)
+    sources, draws = make.apply(batch, stress, "1", seed).sources, Draws(seed, batch)
     skipped = 0
     which = (draws.uniform("which") * 3).long().tolist()
     for i, (host, label) in enumerate(zip(batch.ids, labels, strict=True)):
         columns = [[1], [2], [1, 2]][which[i]]
         able = [j for j in range(len(labels)) if all(batch.present[j, columns])]
-        allowed = may_donate(host, label, [(batch.ids[j], labels[j]) for j in able]) if i in able else []
+        allowed = eligible(host, label, [(batch.ids[j], labels[j]) for j in able]) if i in able else []
         expected = [-1, -1, -1]
         if allowed:
             best = min(allowed, key=lambda donor: draws.pairs("donor", [i], [donor])[0, 0])
@@ -47,6 +60,7 @@ def test_donors_are_those_of_the_protocol(make: ModuleType, labels: list[float],
                 expected[column] = batch.ids.index(best)
         skipped += not allowed
         assert sources.donor[i].tolist() == expected
+        assert i not in expected
     assert sources.skipped == skipped
 
 
@@ -74,11 +88,51 @@ def test_donors_by_hand(make: ModuleType, host: float, pool: list[float], donors
         make.assert_rate(int((donor == j).sum()), n, 1 / len(donors))
 
 
-def test_swaps_nest_and_reach_everyone(make: ModuleType) -> None:
+@pytest.mark.parametrize(
+    ("host", "pool", "donors"),
+    [
+        (2.0, [1.0, 3.0, -2.0, 0.0], [1.0, 3.0]),  # both as near
+        (2.0, [2.5, 3.0, -2.0, 0.0], [2.5]),
+        (-1.0, [3.0, 0.0, -3.0, 1.0], [-3.0]),  # of the same polarity, however far
+        (-1.0, [0.0, 0.5, 3.0], [0.0]),  # no such polarity in the pool: the nearest of all others
+        (0.0, [0.0, 0.5, -0.5], [0.0]),  # 0 is a polarity of its own
+        (0.0, [0.5, -0.5, 3.0], [0.5, -0.5]),
+    ],
+)
+def test_donors_of_the_control_by_hand(make: ModuleType, host: float, pool: list[float], donors: list[float]) -> None:
+    n = 600
+    lenders = make.feature_batch(len(pool), 1).replace(
+        labels=torch.tensor(pool), ids=tuple("zyxw"[: len(pool)]), groups=None
+    )
+    donor = make.apply(labelled(make, [host] * n), "conflict-control", "1", pool=lenders).sources.donor.max(1).values
+    assert {pool[j] for j in donor.tolist()} == set(donors)
+    for j in donor.unique().tolist():
+        make.assert_rate(int((donor == j).sum()), n, 1 / len(donors))
+
+
+@settings(max_examples=25, deadline=None)
+@given(c=st.integers(1, 20).map(lambda i: f"{i / 20:.2f}"), seed=st.integers(0, 1000))
+def test_the_control_makes_the_same_swaps_with_donors_of_the_same_sentiment(
+    make: ModuleType, c: str, seed: int
+) -> None:
+    batch = make.feature_batch(40, seed, absent=0.2)
+    conflict, control = (make.apply(batch, name, c, seed).sources for name in ("conflict", "conflict-control"))
+    np.testing.assert_array_equal(conflict.donor >= 0, control.donor >= 0)
+    assert conflict.skipped == control.skipped
+    assert conflict.unable == control.unable
+    assert batch.labels is not None
+    for i in (control.donor >= 0).any(1).nonzero().squeeze(1).tolist():
+        label = float(batch.labels[i])
+        same, opposite = (float(batch.labels[int(sources.donor[i].max())]) for sources in (control, conflict))
+        assert abs(same - label) <= abs(opposite - label)
+
+
+@pytest.mark.parametrize("stress", ["conflict", "conflict-control"])
+def test_swaps_nest_and_reach_everyone(make: ModuleType, stress: str) -> None:
     batch = make.feature_batch(80)
     before = torch.full((80, 3), -1)
     for c in ("0.1", "0.25", "0.5", "0.75", "1"):
-        donor = make.apply(batch, "conflict", c).sources.donor
+        donor = make.apply(batch, stress, c).sources.donor
         swapped = before >= 0
         np.testing.assert_array_equal(donor[swapped], before[swapped])  # the same donor at every c
         before = donor
@@ -122,27 +176,55 @@ def test_what_is_swapped_is_the_donor_and_nothing_else(make: ModuleType) -> None
 
 
 @settings(max_examples=25, deadline=None)
-@given(order=st.permutations(range(12)), size=st.integers(1, 12), seed=st.integers(0, 1000))
-def test_only_the_pool_matters(make: ModuleType, order: list[int], size: int, seed: int) -> None:
+@given(
+    order=st.permutations(range(12)),
+    size=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+    stress=st.sampled_from(["conflict", "conflict-control"]),
+)
+def test_only_the_pool_matters(make: ModuleType, order: list[int], size: int, seed: int, stress: str) -> None:
     batch = make.feature_batch(12, seed, absent=0.2)
-    full = make.apply(batch, "conflict", "0.8", seed).batch
+    full = make.apply(batch, stress, "0.8", seed).batch
     shuffled = make.padded(batch.select(order), 2)
-    part = make.apply(batch.select(order[:size]), "conflict", "0.8", seed, pool=shuffled).batch
+    part = make.apply(batch.select(order[:size]), stress, "0.8", seed, pool=shuffled).batch
     make.assert_same_samples(full, part)
 
 
+@pytest.mark.parametrize("stress", ["conflict", "conflict-control", "noise+conflict"])
+def test_draws_that_are_shared_remember_no_other_pool_or_labels(make: ModuleType, stress: str) -> None:
+    batch, other = (
+        make.feature_batch(30),
+        make.feature_batch(20, 5).replace(ids=tuple(map(str, range(20))), groups=None),
+    )
+    parsed, draws, fit = Stress.parse(stress), Draws(1111, batch), Reference.fit(batch)
+    assert batch.labels is not None
+    turned = batch.replace(labels=-batch.labels.roll(1))
+    (point,) = parsed.grid("0.3x0.9" if "+" in stress else "0.9").points
+    for host, pool in (
+        (batch, batch),
+        (batch, other),
+        (turned, turned),
+        (turned, other),
+        (batch, batch.select([0, 3, 7])),
+    ):
+        shared, fresh = (parsed.apply(host, point, d, fit, pool) for d in (draws, Draws(1111, host)))
+        np.testing.assert_array_equal(shared.sources.donor, fresh.sources.donor)
+
+
+@pytest.mark.parametrize("stress", ["conflict", "conflict-control"])
 @pytest.mark.parametrize(("labels", "skipped"), [([1.0], 1), ([0.0], 1), ([1.0, 1.0], 0), ([-1.0, 1.0], 0)])
-def test_tiny_pools(make: ModuleType, labels: list[float], skipped: int) -> None:
+def test_tiny_pools(make: ModuleType, stress: str, labels: list[float], skipped: int) -> None:
     batch = labelled(make, labels)
-    corruption = make.apply(batch, "conflict", "1")
+    corruption = make.apply(batch, stress, "1")
     assert corruption.sources.skipped == skipped
     if skipped:
         assert corruption.batch.audio is batch.audio
 
 
-def test_labels_are_needed(make: ModuleType) -> None:
-    with pytest.raises(InputError, match="conflict picks donors by label: the batch and its pool need labels"):
-        make.apply(make.feature_batch(3).replace(labels=None), "conflict", "0.5")
+@pytest.mark.parametrize("stress", ["conflict", "conflict-control"])
+def test_labels_are_needed(make: ModuleType, stress: str) -> None:
+    with pytest.raises(InputError, match=f"{stress} picks donors by label: the batch and its pool need labels"):
+        make.apply(make.feature_batch(3).replace(labels=None), stress, "0.5")
 
 
 def test_a_pool_of_other_shapes_is_refused(make: ModuleType) -> None:

@@ -108,7 +108,7 @@ def test_every_stressor_takes_generator_draws(make: ModuleType, stressed: tuple[
     stress = Stress.parse(stressed[0])
     (point,) = stress.grid(stressed[1]).points
     draws = GeneratorDraws(generator, batch)
-    out = stress.apply(batch, point, draws, Reference.fit(batch)).batch
+    out = stress.apply(batch, point, draws, Reference.fit(batch), adversary=make.Linear()).batch
     assert out.ids == batch.ids
     assert any(not torch.equal(out.features(m), batch.features(m)) for m in MODALITIES)
 

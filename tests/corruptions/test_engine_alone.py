@@ -25,9 +25,15 @@ import numpy as np
 from corruptions import Batch, Reference, STRESSORS, corrupt
 x = np.ones((3, 4, 2))
 batch = Batch(x, x, x, labels=[-1.0, 1.0, 2.0])
+class Indifferent:
+    def losses(self, batch):
+        return torch.zeros(len(batch))
+    def gradients(self, batch):
+        return {m: torch.zeros_like(batch.features(m)) for m in ("text", "audio", "vision")}
 for name, stressor in STRESSORS.items():
     severity = {0: "t", 1: "0.5", 2: "0.5x0.5"}[len(stressor.axes)]
-    corrupt(batch, name, severity, reference=Reference.fit(batch))
+    corrupt(batch, name, severity, reference=Reference.fit(batch), adversary=Indifferent())
+corrupt(batch, "noise+missing", "0.5x0.5", reference=Reference.fit(batch))
 print(" ".join(sorted({name.partition(".")[0] for name in sys.modules} - before - set(sys.stdlib_module_names))))
 print(" ".join(sorted(m for m in ("pandas", "scipy", "pyarrow", "robustbench_msa") if m in sys.modules)))
 """
