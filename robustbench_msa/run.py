@@ -100,16 +100,16 @@ def benchmark(
         InputError: anything that cannot be used. Nothing is written then.
     """
     where = resolve_device(device)
-    requests, protocols = _requests(_names(stress), grid, protocol, seeds, modalities)
+    requests, protocols = parse_requests(names_of(stress), grid, protocol, seeds, modalities)
     path = None if data is None else Path(data)
     loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, path, text)
     if split not in SPLITS:
         raise InputError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
     if batch_size < 1:
         raise InputError(f"batch size: expected 1 or more, got {batch_size}")
-    candidates = _candidates(_names(model), _paths(checkpoint), recipe, train_seed, loaded, str(where), references)
+    candidates = _candidates(names_of(model), _paths(checkpoint), recipe, train_seed, loaded, str(where), references)
     folder = Path(out) if out is not None else default_out(loaded.name, split, requests, protocol)
-    _check_out(folder)
+    check_out(folder)
     for candidate in candidates:  # broken weights show here, before anything is written
         candidate.load()
 
@@ -121,7 +121,7 @@ def benchmark(
         for cell in plan([c.subject], inputs.setting, [r for r in requests if c.covers(r.stress)])
     ]
     for request in requests:  # parameters that do not fit the data show here, before anything is written
-        _try_out(request, inputs)
+        try_out(request, inputs)
     planned = remember(store, cells, requests, inputs.setting, _about(loaded, candidates, protocols, command))
     if started is not None:
         started(len(cells) - len(store.done(cell.key for cell in cells)))
@@ -161,13 +161,13 @@ def default_out(dataset: str, split: str, requests: Iterable[Request], protocol:
     return Path("reports") / re.sub(r"[^\w.+-]+", "-", name)
 
 
-def _check_out(folder: Path) -> None:
+def check_out(folder: Path) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise InputError(f"--out {folder}: a file is in the way ({there}); expected a folder")
 
 
-def _try_out(request: Request, inputs: Inputs) -> None:
+def try_out(request: Request, inputs: Inputs) -> None:
     """The last point of a request on a few samples. Raises InputError when its parameters do not fit the data."""
     probe, draws, adversary = inputs.probe, inputs.probe_draws(FIRST_SEED), _Harmless()
     reference, point = inputs.reference.to("cpu"), request.grid.points[-1]
@@ -184,7 +184,7 @@ class _Harmless:
         return {m: torch.zeros_like(x) for m in MODALITIES if (x := batch.features(m)).is_floating_point()}
 
 
-def _requests(
+def parse_requests(
     stresses: list[str], grid: str | None, protocol: str | None, seeds: int, modalities: str | None = None
 ) -> tuple[list[Request], dict[str, str]]:
     if seeds < 1:
@@ -260,7 +260,7 @@ def _about(
     }
 
 
-def _names(names: Names) -> list[str]:
+def names_of(names: Names) -> list[str]:
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
 

@@ -22,8 +22,9 @@ FLOORS = {
     f"{PACKAGE}.analysis": 4,
     f"{PACKAGE}.reporting": 5,  # over analysis: it shows what analysis made
     f"{PACKAGE}.run": 6,
-    f"{PACKAGE}.cli": 7,
-    PACKAGE: 8,  # the front door offers what lies behind it
+    f"{PACKAGE}.bridge": 7,  # over run: it plans as run does
+    f"{PACKAGE}.cli": 8,
+    PACKAGE: 9,  # the front door offers what lies behind it
 }
 SOURCES = sorted(p for folder in ("corruptions", PACKAGE) for p in (ROOT / folder).rglob("*.py"))
 

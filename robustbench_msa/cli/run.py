@@ -112,11 +112,11 @@ def run(
             started=progress.start,
             progress=progress.cell,
         )
-    figures = _draw(result, show) if plots else []
+    figures = draw(result, show) if plots else []
     if as_json:
         _print_json(result, figures)
     elif show:
-        _print_tables(result)
+        print_tables(result)
         say(f"{result.tally.computed} cells computed, {result.tally.reused} already there -> {result.out}")
         for stem in figures:
             say(f"  figure  {stem}.png (.pdf, .csv)")
@@ -132,7 +132,7 @@ def _seed(text: str) -> int | str:
     return int(text)
 
 
-def _draw(result: Benchmark, show: bool) -> list[Path]:
+def draw(result: Benchmark, show: bool) -> list[Path]:
     from robustbench_msa.cli.display import working
     from robustbench_msa.reporting.figures import draw_all
 
@@ -140,7 +140,7 @@ def _draw(result: Benchmark, show: bool) -> list[Path]:
         return draw_all(result.curves, result.out / "figures")
 
 
-def _print_tables(result: Benchmark) -> None:
+def print_tables(result: Benchmark) -> None:
     from robustbench_msa.cli.display import console
     from robustbench_msa.reporting.leaderboard import curve_tables, leaderboard
 

@@ -50,7 +50,7 @@ def chance(dataset: Dataset) -> Candidate:
     labels = dataset.splits["train"].labels
     assert labels is not None
     model = Chance.from_labels(labels)
-    identity = _identity({"model": "chance", "version": model.version, **model.arguments()})
+    identity = identity_of({"model": "chance", "version": model.version, **model.arguments()})
     return Candidate(Subject("chance", model.version, identity), lambda: model, {"model": "chance"})
 
 
@@ -62,7 +62,7 @@ def oracle(dataset: Dataset) -> Candidate:
     """The exact Bayes decision. Raises InputError where the data's generative model is not known."""
     if not has_oracle(dataset):
         raise InputError(f"oracle: the best prediction is known on the synthetic dataset only, not on {dataset.name}")
-    identity = _identity({"model": "oracle", "version": Oracle.version, "parameters": dict(dataset.parameters)})
+    identity = identity_of({"model": "oracle", "version": Oracle.version, "parameters": dict(dataset.parameters)})
     return Candidate(Subject("oracle", Oracle.version, identity), Oracle, {"model": "oracle"}, oracle_covers)
 
 
@@ -125,5 +125,5 @@ def _noise_std(cell: Cell, inputs: Inputs) -> Mapping[str, NDArray[np.float64]]:
     return {m: level * reference.noise_sigma(m, scope).double().numpy() for m in noisy}
 
 
-def _identity(what: dict[str, Any]) -> str:
+def identity_of(what: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -203,7 +203,7 @@ def test_inputs_that_depend_on_the_model_get_a_folder_of_their_own(
 ) -> None:
     worst = request_of("worst-case", "0,0.2", 1)
     mixed = [*cells, *plan([subject], setting, [worst])]
-    with pytest.raises(InputError, match="worst-case depends on the model.* run it apart from missing, into another"):
+    with pytest.raises(InputError, match=r"worst-case depends on the model.* run it apart from missing, into another"):
         remember(store, mixed, [request_a, worst], setting, about())
     assert not store.root.exists()
     remember(store, cells, [request_a], setting, about())
