@@ -148,6 +148,10 @@ class MSAModel(nn.Module):
     def forward(self, batch: Batch) -> Output:
         return self.fuse(self.encode(batch), batch.present)
 
+    def active_parameters(self) -> int:
+        """Parameters that take part for one sample. Default: all. Sparse experts count as top_k of num_experts."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def arguments(self) -> dict[str, Any]:
         """What rebuilds this model: JSON values, part of the checkpoint's identity."""
         return {"spec": self.spec.to_json(), "config": asdict(self.config)}

@@ -139,6 +139,11 @@ class QAMoE(MSAModel):
         require_features(modality, x, self.spec.dims[MODALITIES.index(modality)])
         return {"u": self.encoder[modality](x, lengths)}  # (N, d)
 
+    def active_parameters(self) -> int:
+        """One routed vector passes top_k of the N_e experts (4.1.2)."""
+        idle = self.config.num_experts - self.config.top_k
+        return super().active_parameters() - idle * sum(p[0].numel() for p in self.experts.parameters())
+
     def modality_quality(self, modality: str, u: Tensor, mu: Tensor) -> Tensor:
         """r_m in (0, 1], ``(N,)``, from u_m and mu_m ``(N, d)``."""
         if self.config.no_quality_gating:

@@ -229,6 +229,12 @@ class TEXT(MSAModel):
         columns = [MODALITIES.index(m) for m in self.used]
         return weights.new_zeros(len(weights), 3).index_copy(1, torch.tensor(columns, device=weights.device), weights)
 
+    def active_parameters(self) -> int:
+        """A sample passes top_k of the experts of each layer."""
+        idle = self.config.num_experts - self.config.top_k
+        experts = [layer.expert[0] for layer in self.SMoE.modules() if isinstance(layer, Experts)]
+        return super().active_parameters() - idle * sum(p.numel() for e in experts for p in e.parameters())
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         mse = (self(batch).prediction - labels_of(batch)).square().mean()  # 2.1
         return {"total": mse, "L_mse": mse}

@@ -349,3 +349,13 @@ def test_the_papers_numbers() -> None:
 def test_bad_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=f"qa_moe: {message}"):
         QAMoEConfig(**options)  # type: ignore[arg-type]
+
+
+def test_active_parameters_leave_out_the_experts_that_are_not_chosen() -> None:
+    def active(**config: int) -> int:
+        return QAMoE(InputSpec(dims=(6, 5, 4)), QAMoEConfig(d_model=8, **config)).active_parameters()
+
+    one_expert = 8 * 16 + 16  # a gated linear unit of width 8
+    assert active(num_experts=8, top_k=8) - active(num_experts=8, top_k=3) == 5 * one_expert
+    router = 4 * 8  # four experts more are four more columns of the one router
+    assert active(num_experts=8, top_k=3) - active(num_experts=4, top_k=3) == router
