@@ -100,8 +100,8 @@ class MSAModel(nn.Module):
     """Base of the models trained here. A subclass sets the class attributes and writes three methods.
 
     ``config`` is the model's own frozen dataclass; ``presets`` names ready ones (the papers' per dataset, and a small
-    ``synth``). ``version`` goes into every cell's key: raise it when outputs change for the same weights. ``reads``: the
-    modalities it looks at; the parts of others are empty.
+    ``synth``). ``version`` goes into every cell's key: raise it when outputs change for the same weights. ``reads``:
+    the modalities it looks at; the parts of others are empty.
     """
 
     name: ClassVar[str]

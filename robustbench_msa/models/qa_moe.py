@@ -141,7 +141,7 @@ class QAMoE(MSAModel):
 
     def active_parameters(self) -> int:
         """One routed vector passes top_k of the N_e experts (4.1.2)."""
-        idle = self.config.num_experts - self.config.top_k
+        idle: int = self.config.num_experts - self.config.top_k
         return super().active_parameters() - idle * sum(p[0].numel() for p in self.experts.parameters())
 
     def modality_quality(self, modality: str, u: Tensor, mu: Tensor) -> Tensor:

@@ -231,7 +231,7 @@ class TEXT(MSAModel):
 
     def active_parameters(self) -> int:
         """A sample passes top_k of the experts of each layer."""
-        idle = self.config.num_experts - self.config.top_k
+        idle: int = self.config.num_experts - self.config.top_k
         experts = [layer.expert[0] for layer in self.SMoE.modules() if isinstance(layer, Experts)]
         return super().active_parameters() - idle * sum(p.numel() for e in experts for p in e.parameters())
 
