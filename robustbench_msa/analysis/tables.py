@@ -1,298 +1,194 @@
 """The derived tables of a run: curves (a metric in a cell) and nauc (a metric over a grid), with intervals.
 
-Everything is computed from stored predictions. Intervals are 95 % percentile intervals of a bootstrap over groups
-(videos); all cells and models share the same resamples, because they share the same inputs.
+Everything is computed from stored predictions. Intervals are 95 % studentised bootstrap intervals over groups (videos);
+all cells and models share the same resamples, because they share the same inputs. Those of means over training seeds
+are about the method and hold the variance between training seeds too (``variance``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from corruptions import Grid, Point
+from corruptions import Point
 from robustbench_msa.analysis import grid_scores
-from robustbench_msa.analysis.bootstrap import group_weights, interval, replicate_metrics
-from robustbench_msa.analysis.constants import floor
-from robustbench_msa.analysis.metrics import PROFILES, compute, sufficient
-from robustbench_msa.evaluation.cells import CLEAN, Cell, Request
+from robustbench_msa.analysis.evaluated import Evaluated, Line
+from robustbench_msa.analysis.intervals import intervals
+from robustbench_msa.analysis.jackknife import few_groups_note
+from robustbench_msa.analysis.metrics import PROFILES, Array
+from robustbench_msa.analysis.over import Over, overs
+from robustbench_msa.analysis.variance import Score, seed_deviations
+from robustbench_msa.evaluation.cells import Cell, Request
 from robustbench_msa.evaluation.records import Planned
 from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
 from robustbench_msa.evaluation.store import Store
 
-REPLICATES = 1000
-BOOTSTRAP_SEED = 20260401
-Array = NDArray[np.float64]
-Place = tuple[Any, ...]
-CLEAN_PLACE: Place = (CLEAN, (), Point(), None)
-_ROW_IDENTITY = (
-    *("checkpoint", "model", "recipe", "stress", "params", "severity", "severity_2", "condition", "seed"),
-    *("grid", "metric"),
+Row = dict[str, Any]
+_IDENTITY = (
+    *("checkpoint", "model", "recipe", "stress", "params", "severity", "severity_2", "condition", "seed", "grid"),
 )
+_AT_ONCE = 64  # rows whose intervals are made together
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Metric values of one thing (a cell, or a mean over cells). value: ``(M,)``; replicates: ``(B, M)``."""
+class GridRow(NamedTuple):
+    """A row of nauc for each metric. columns, nulls: ``(M,)``."""
 
-    value: Array
-    replicates: Array
-
-    @classmethod
-    def mean(cls, scores: Sequence[Scores]) -> Scores:
-        return cls(np.mean([s.value for s in scores], axis=0), np.mean([s.replicates for s in scores], axis=0))
-
-    def counted(self, metrics: Sequence[str]) -> Scores:
-        """With nulls as they enter nAUC: Corr counts as 0, any other null stays null."""
-        columns = [
-            (grid_scores.null_as_floor(self.value[i], m), grid_scores.null_as_floor(self.replicates[:, i], m))
-            for i, m in enumerate(metrics)
-        ]
-        return Scores(np.array([v for v, _ in columns]), np.stack([r for _, r in columns], axis=1))
+    facts: Row
+    columns: dict[str, Array]
+    nulls: Array
+    note: str | None
+    area: Score
+    mean: Score
 
 
-@dataclass(frozen=True)
-class Line:
-    """Whose curve: one checkpoint, or all training seeds of a model and recipe together (checkpoint "")."""
-
-    model: str
-    recipe: str
-    train_seed: int | None
-    checkpoint: str
-    members: tuple[str, ...]  # checkpoints
-
-    def columns(self, cell: Cell) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "recipe": self.recipe,
-            "train_seed": self.train_seed,
-            "checkpoint": self.checkpoint,
-            "dataset": cell.dataset,
-            "split": cell.split,
-            "n_train_seeds": len(self.members),
-        }
-
-
-class Tables:
+class Tables(Evaluated):
     """Curves and nauc of one run's folder."""
-
-    def __init__(self, store: Store, planned: Planned, replicates: int = REPLICATES) -> None:
-        self.planned = planned
-        self.metrics = [m.name for m in PROFILES[planned.profile].metrics]
-        self.damaged = 0
-        self._planned = {_place(cell) for cell in planned.cells}
-        self.scores: dict[str, Scores] = {}
-        self.n = self.n_groups = 0
-        self.floor: Array = np.full(len(self.metrics), np.nan)
-        done = store.done(cell.key for cell in planned.cells)
-        for cell, labels, groups, stats in self._read(store, [cell for cell in planned.cells if cell.key in done]):
-            if not self.scores:
-                self.n, self.n_groups = len(labels), len(groups)
-                weights = group_weights(self.n_groups, replicates, BOOTSTRAP_SEED)
-                floors = floor(labels, planned.profile)
-                self.floor = np.array([floors[m] for m in self.metrics])
-            values, drawn = compute(stats.sum(0), planned.profile), replicate_metrics(stats, weights, planned.profile)
-            self.scores[cell.key] = Scores(
-                np.array([float(values[m]) for m in self.metrics]), np.stack([drawn[m] for m in self.metrics], axis=1)
-            )
-        self.cells = [cell for cell in planned.cells if cell.key in self.scores]
-        self.by_place = {_place(cell): cell for cell in self.cells}
-
-    def _read(self, store: Store, cells: list[Cell]) -> Iterator[tuple[Cell, Array, Array, Array]]:
-        """Per cell: labels, all groups, and sufficient statistics ``(G, K)``. Damaged files are set aside."""
-        for cell in cells:
-            try:
-                table = store.predictions(cell.key, ["y_true", "y_pred", "group", "extras"])
-            except (pa.ArrowException, OSError) as error:
-                store.set_aside(cell.key, str(error))
-                self.damaged += 1
-                continue
-            groups, index = np.unique(table["group"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
-            y, p = table["y_true"].to_numpy(), table["y_pred"].to_numpy()
-            own = _own_decisions(table["extras"].combine_chunks(), self.metrics)
-            yield cell, y, groups, sufficient(y, p, index, len(groups), self.planned.profile, own)
-
-    def lines(self) -> list[Line]:
-        """Every checkpoint."""
-        found = {c.checkpoint: Line(c.model, c.recipe, c.train_seed, c.checkpoint, (c.checkpoint,)) for c in self.cells}
-        return list(found.values())
-
-    def asked(self) -> list[tuple[Line, Request]]:
-        """Each request with the checkpoints it was made for, and with their mean over training seeds.
-
-        Complete ones come first, then those with most seeds: of two that share a point or grid, the first counts.
-        """
-        families: dict[tuple[str, str], list[Line]] = {}
-        for line in self.lines():
-            families.setdefault((line.model, line.recipe), []).append(line)
-        found = []
-        for request in self.planned.requests:
-            for (model, recipe), family in families.items():
-                members = [line for line in family if self._places(line, request) <= self._planned]
-                found += [(line, request) for line in members]
-                if len(members) > 1 and len({line.train_seed for line in members}) == len(members):
-                    together = tuple(line.checkpoint for line in members)
-                    found.append((Line(model, recipe, None, "", together), request))
-        return sorted(found, key=lambda pair: (not self._places(*pair) <= set(self.by_place), -len(pair[1].seeds)))
-
-    def _places(self, line: Line, request: Request) -> set[Place]:
-        """Where the cells of a request stand."""
-        return {place for point in request.grid.points for place in _places_at(line, request, point)}
 
     def curves(self) -> pa.Table:
         """One row per metric in a cell, and per metric at a point averaged over seeds (null seed)."""
-        rows: list[dict[str, Any]] = []
-        lines = {line.checkpoint: line for line in self.lines()}
-        for cell in self.cells:
-            who = lines[cell.checkpoint].columns(cell)
-            rows += self._rows(who, cell.stress, cell.params, cell.point, cell.seed, 1, self.scores[cell.key])
-        for line, request in self.asked():
-            for point in request.grid.points:
-                cells = self._cells(line, request, point)
-                if cells is not None:
-                    counted = Scores.mean([self.scores[c.key].counted(self.metrics) for c in cells])
-                    null = np.all([np.isnan(self.scores[c.key].value) for c in cells], axis=0)
-                    mean = Scores(np.where(null, np.nan, counted.value), counted.replicates)
-                    stress, n_seeds = request.stress, len(request.seeds_of(point))
-                    rows += self._rows(line.columns(cells[0]), stress.name, stress.params, point, None, n_seeds, mean)
-        return pa.Table.from_pylist(_distinct_rows(rows), schema=CURVES)
-
-    def _rows(
-        self,
-        who: dict[str, Any],
-        stress: str,
-        params: str,
-        point: Point,
-        seed: int | None,
-        n_seeds: int,
-        scores: Scores,
-    ) -> Iterator[dict[str, Any]]:
-        low, high = interval(scores.replicates)
-        where = {"stress": stress, "params": params, "severity": point.severity, "severity_2": point.severity_2}
-        if stress == "clean":
-            where = {**where, "severity": "0"}
-        for i, metric in enumerate(self.metrics):
-            null = np.isnan(scores.value[i])
-            yield {
-                **who,
-                **where,
-                "condition": point.condition,
-                "seed": seed,
-                "profile": self.planned.profile,
-                "metric": metric,
-                "value": _number(scores.value[i]),
-                "ci_low": None if null else _number(low[i]),
-                "ci_high": None if null else _number(high[i]),
-                "n": self.n,
-                "n_groups": self.n_groups,
-                "n_seeds": n_seeds,
-            }
+        rows: list[Row] = []
+        for some in _batches(self._points()):
+            low, high = self._intervals([score for _, score in some])
+            for (facts, score), lows, highs in zip(some, low, high, strict=True):
+                columns = {"value": score.value, "ci_low": lows, "ci_high": highs}
+                rows += self._rows(facts, columns)
+        return pa.Table.from_pylist(rows, schema=CURVES)
 
     def nauc(self) -> pa.Table:
         """One row per metric, line and requested grid."""
-        rows = [row for line, request in self.asked() for row in self._grid_rows(line, request)]
-        return pa.Table.from_pylist(_distinct_rows(rows), schema=NAUC)
+        rows: list[Row] = []
+        for some in _batches(self._grids()):
+            low, high = self._intervals([score for row in some for score in (row.area, row.mean)])
+            for i, row in enumerate(some):
+                columns = {"nauc": row.area.value, "ci_low": low[2 * i], "ci_high": high[2 * i], **row.columns}
+                columns |= {"grid_mean": row.mean.value}
+                columns |= {"grid_mean_low": low[2 * i + 1], "grid_mean_high": high[2 * i + 1]}
+                made = self._rows(row.facts, columns)
+                for j, entry in enumerate(made):
+                    entry["nulls"] = int(row.nulls[j])
+                    entry["note"] = self._note(row, entry)
+                rows += made
+        return pa.Table.from_pylist(rows, schema=NAUC)
 
-    def _grid_rows(self, line: Line, request: Request) -> Iterator[dict[str, Any]]:
-        points = request.grid.points
-        groups = [self._cells(line, request, point) for point in points]
-        clean = self._clean(line)
-        known = [group for group in groups if group is not None]
-        if not known or not clean:
+    def _intervals(self, scores: Sequence[Score]) -> tuple[Array, Array]:
+        units = [metric.unit for metric in PROFILES[self.planned.profile].metrics]
+        return intervals(scores, self.weights, units)
+
+    def _rows(self, facts: Row, columns: dict[str, Array]) -> list[Row]:
+        """One row per metric. columns: ``(M,)`` each."""
+        return [
+            {**facts, "metric": metric, **{name: _number(column[i]) for name, column in columns.items()}}
+            for i, metric in enumerate(self.metrics)
+        ]
+
+    def _note(self, row: GridRow, entry: Row) -> str | None:
+        """Why a score is null, and what to know of its interval."""
+        null = f"{entry['metric']} is undefined in at least one cell of the grid" if entry["nauc"] is None else None
+        return "; ".join(filter(None, [row.note or null, few_groups_note(self.n_groups)])) or None
+
+    def _points(self) -> Iterator[tuple[Row, Score]]:
+        """Every cell, then every point averaged over seeds. What overlapping requests ask for twice comes once."""
+        lines, seen = {line.checkpoint: line for line in self.lines()}, set()
+        for cell in self.cells:
+            facts = self._at(lines[cell.checkpoint], cell.stress, cell.params, cell.point, cell.seed, 1)
+            seen.add(_identity(facts))
+            yield facts, self.scores[cell.key].score()
+        for line, request in self.asked():
+            for point in request.grid.points:
+                n_seeds = len(request.seeds_of(point))
+                facts = self._at(line, request.stress.name, request.stress.params, point, None, n_seeds)
+                score = None if _identity(facts) in seen else self.score(line, request, point)
+                if score is not None:
+                    seen.add(_identity(facts))
+                    yield facts, self._with_nulls(score, line, request, point)
+
+    def _with_nulls(self, score: Score, line: Line, request: Request, point: Point) -> Score:
+        """Null where the metric is null in every cell."""
+        values = [self.scores[cell.key].value for cell in self.cells_at(line, request, point) or ()]
+        return Score(np.where(np.isnan(values).all(axis=0), np.nan, score.by_seed), score.influence)
+
+    def _at(self, line: Line, stress: str, params: str, point: Point, seed: int | None, n_seeds: int) -> Row:
+        return {
+            **self._who(line),
+            "stress": stress,
+            "params": params,
+            "severity": "0" if stress == "clean" else point.severity,
+            "severity_2": point.severity_2,
+            "condition": point.condition,
+            "seed": seed,
+            "n_seeds": n_seeds,
+        }
+
+    def _who(self, line: Line) -> Row:
+        """The columns that every row has."""
+        cell = self.cells[0]
+        return {
+            "model": line.model,
+            "recipe": line.recipe,
+            "train_seed": line.train_seed,
+            "checkpoint": line.checkpoint,
+            "dataset": cell.dataset,
+            "split": cell.split,
+            "profile": self.planned.profile,
+            "n": self.n,
+            "n_groups": self.n_groups,
+            "n_train_seeds": len(line.members),
+        }
+
+    def _grids(self) -> Iterator[GridRow]:
+        """Every requested grid, once."""
+        seen = set()
+        for line, request in self.asked():
+            for row in self._grid_rows(line, request):
+                if _identity(row.facts) not in seen:
+                    seen.add(_identity(row.facts))
+                    yield row
+
+    def _grid_rows(self, line: Line, request: Request) -> Iterator[GridRow]:
+        scores = {point: self.score(line, request, point) for point in request.grid.points}
+        known = {point: score for point, score in scores.items() if score is not None}
+        clean = self.clean_cells(line)
+        if not known or clean is None:
             return
-        nulls = np.sum([np.isnan(self.scores[c.key].value) for group in known for c in group], axis=0)
-        missing = len(groups) - len(known)
-        base = Scores.mean([self.scores[c.key].counted(self.metrics) for c in clean])
-        curve = [Scores.mean([self.scores[c.key].counted(self.metrics) for c in group]) for group in known]
-        for name, summary in _summaries(request.grid, curve, self.metrics, missing):
-            low, high = interval(summary.replicates)
-            for i, metric in enumerate(self.metrics):
-                kept = grid_scores.retention(
-                    summary.nauc[i],
-                    base.value[i],
-                    self.floor[i],
-                    PROFILES[self.planned.profile].metric(metric).higher_is_better,
-                )
-                note = summary.note or _why_null(metric, summary.nauc[i])
-                yield {
-                    **line.columns(known[0][0]),
-                    "profile": self.planned.profile,
-                    "stress": request.stress.name,
-                    "params": request.stress.params,
-                    "grid": name,
-                    "metric": metric,
-                    "nauc": _number(summary.nauc[i]),
-                    "ci_low": None if np.isnan(summary.nauc[i]) else _number(low[i]),
-                    "ci_high": None if np.isnan(summary.nauc[i]) else _number(high[i]),
-                    "grid_mean": _number(summary.grid_mean[i]),
-                    "worst": _number(summary.worst[i]),
-                    "retention": _number(float(kept)),
-                    "clean": _number(base.value[i]),
-                    "floor": _number(self.floor[i]),
-                    "n": self.n,
-                    "n_seeds": len(request.drawn),
-                    "n_groups": self.n_groups,
-                    "nulls": int(nulls[i]),
-                    "note": note,
-                }
+        cells = [cell for point in known for cell in self.cells_at(line, request, point) or ()]
+        nulls = np.sum([np.isnan(self.scores[cell.key].value) for cell in cells], axis=0)
+        base = np.mean([self.scores[cell.key].counted(self.nulls)[0] for cell in clean], axis=0)
+        whole, *parts = overs(request.grid)
+        if missing := len(scores) - len(known):  # a mean over part of a grid is not the grid's
+            undefined = np.full(len(known), np.nan)
+            note = f"{missing} of {len(scores)} grid points are missing"
+            yield self._grid_row(line, request, whole._replace(area=undefined, note=note), known, base, nulls)
+            return
+        for over in (whole, *parts):
+            yield self._grid_row(line, request, over, known, base, nulls)
 
-    def _cells(self, line: Line, request: Request, point: Point) -> list[Cell] | None:
-        """The cells of a point over training and corruption seeds; None when any is missing."""
-        places = _places_at(line, request, point)
-        return [self.by_place[p] for p in places] if all(p in self.by_place for p in places) else None
-
-    def _clean(self, line: Line) -> list[Cell]:
-        places = [(member, *CLEAN_PLACE) for member in line.members]
-        return [self.by_place[p] for p in places] if all(p in self.by_place for p in places) else []
-
-
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """Scores over a grid: ``(M,)`` each, and the replicates of the nAUC, ``(B, M)``."""
-
-    nauc: Array
-    replicates: Array
-    grid_mean: Array
-    worst: Array
-    note: str | None
-
-
-def _summaries(grid: Grid, curve: list[Scores], metrics: Sequence[str], missing: int) -> Iterator[tuple[str, Summary]]:
-    """The grid's scores; for available sets also those without the full one (the papers mix the two means)."""
-    values = np.stack([s.value for s in curve])  # (P, M)
-    drawn = np.stack([s.replicates for s in curve])  # (P, B, M)
-    undefined = np.full_like(values[0], np.nan), np.full_like(drawn[0], np.nan)
-    if missing:  # a mean over part of a grid is not the grid's
-        note = f"{missing} of {len(grid.points)} grid points are missing"
-        yield str(grid), Summary(undefined[0], undefined[1], undefined[0], undefined[0], note)
-    elif grid.conditions:
-        note = "available sets have no severity axis; grid_mean is the mean over them"
-        yield str(grid), _summary(values, undefined, metrics, note)
-        partial = [i for i, point in enumerate(grid.points) if not point.is_clean]
-        if 0 < len(partial) < len(values):
-            kept = ",".join(grid.conditions[i] for i in partial)
-            yield kept, _summary(values[partial], undefined, metrics, note)
-    else:
-        axes = [np.array([float(s) for s in axis]) for axis in grid.axes]
-        no_range = None if all(len(axis) > 1 for axis in axes) else "a single severity has no range"
-        yield str(grid), _summary(values, (_nauc(axes, values), _nauc(axes, drawn)), metrics, no_range)
-
-
-def _summary(values: Array, nauc: tuple[Array, Array], metrics: Sequence[str], note: str | None) -> Summary:
-    higher = {m.name: m.higher_is_better for profile in PROFILES.values() for m in profile.metrics}
-    worst = [float(grid_scores.worst(values[:, i], higher[m])) for i, m in enumerate(metrics)]
-    return Summary(nauc[0], nauc[1], grid_scores.grid_mean(values), np.array(worst), note)
-
-
-def _nauc(axes: list[Array], values: Array) -> Array:
-    """values: ``(P, ...)`` in the order of the grid's points."""
-    if len(axes) == 1:
-        return grid_scores.nauc(axes[0], values)
-    return grid_scores.nauc_2d(axes[0], axes[1], values.reshape(len(axes[0]), len(axes[1]), *values.shape[1:]))
+    def _grid_row(
+        self, line: Line, request: Request, over: Over, known: dict[Point, Score], clean: Array, nulls: Array
+    ) -> GridRow:
+        here = [known[point] for point in over.points if point in known]
+        area = Score.combined(here, over.area)
+        mean = Score.combined(here, over.mean if len(here) == len(over.points) else over.area)
+        facts = {**self._who(line), "stress": request.stress.name, "params": request.stress.params, "grid": over.grid}
+        facts |= {"n_seeds": len(request.drawn), "claim": mean.claim}
+        higher = [metric.higher_is_better for metric in PROFILES[self.planned.profile].metrics]
+        values = np.stack([score.value for score in here]) + 0 * mean.value  # null where the mean is
+        split = area if over.has_area else mean
+        sd_train, sd_corruption = seed_deviations(split.by_seed)
+        columns = {
+            "worst": np.array([float(grid_scores.worst(values[:, i], up)) for i, up in enumerate(higher)]),
+            "retention": np.array(list(map(grid_scores.retention, area.value, clean, self.floor, higher))),
+            "clean": clean,
+            "floor": self.floor,
+            "sd_train": sd_train,
+            "sd_corruption": sd_corruption,
+            "sd_sampling": split.sd_sampling,
+        }
+        return GridRow(facts, columns, nulls, over.note, area, mean)
 
 
 def cells_table(store: Store, cells: Iterable[Cell]) -> pa.Table:
@@ -330,44 +226,15 @@ def derive(store: Store, planned: Planned) -> int:
     return tables.damaged
 
 
-def _place(cell: Cell) -> Place:
-    return (cell.checkpoint, cell.stress, cell.options, cell.point, cell.seed)
+def _identity(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in _IDENTITY)
 
 
-def _places_at(line: Line, request: Request, point: Point) -> list[Place]:
-    """The places of a point over training and corruption seeds; at a clean point those of the clean cells."""
-    if point.is_clean:
-        return [(member, *CLEAN_PLACE) for member in line.members]
-    stress = request.stress
-    return [(m, stress.name, stress.options, point, seed) for m in line.members for seed in request.seeds_of(point)]
-
-
-def _own_decisions(extras: pa.MapArray, metrics: Sequence[str]) -> dict[str, Array]:
-    """Predictions that a model makes for one metric alone: extras named ``for_<metric>``."""
-    keys = extras.keys
-    if not len(extras) or not len(keys):
-        return {}
-    per_sample = len(keys) // len(extras)
-    names = keys[:per_sample].to_pylist()
-    own = {name[4:]: i for i, name in enumerate(names) if name.startswith("for_") and name[4:] in metrics}
-    found = {}
-    for metric, i in own.items():
-        values = extras.items.take(pa.array(np.arange(i, len(keys), per_sample)))
-        found[metric] = values.flatten().to_numpy()
-    return found
-
-
-def _why_null(metric: str, value: float) -> str | None:
-    return f"{metric} is undefined in at least one cell of the grid" if np.isnan(value) else None
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while some := list(islice(rest, _AT_ONCE)):
+        yield some
 
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _distinct_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Overlapping requests ask for the same point or grid twice; it is one row, the first."""
-    unique: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        unique.setdefault(tuple(row.get(name) for name in _ROW_IDENTITY), row)
-    return list(unique.values())

@@ -121,7 +121,7 @@ def _show(rows: Sequence[Any], columns: list[str], as_json: bool) -> None:
     if not rows:
         console.print("none found")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     for column in columns:
         numbers = bool(rows) and all(isinstance(row[column], int | float) for row in rows)
         long = any(len(line) > 24 for row in rows for line in str(row[column]).splitlines())

@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from robustbench_msa.cli import export, leaderboard, listing, plot, profile, run, score, show, status, train
+from robustbench_msa.cli import (
+    check_table,
+    compare,
+    export,
+    leaderboard,
+    listing,
+    plot,
+    profile,
+    run,
+    score,
+    show,
+    status,
+    train,
+)
 
 app = typer.Typer(
     name="msabench",
@@ -29,9 +42,11 @@ app.add_typer(plot.app, name="plot")
 app.command("show")(show.show)
 app.add_typer(listing.app, name="list")
 app.command("status")(status.status)
-app.command("profile")(profile.profile)
 app.command("export", epilog=export.EPILOG)(export.export)
 app.command("score", epilog=score.EPILOG)(score.score)
+app.command("compare", epilog=compare.EPILOG)(compare.compare)
+app.command("check-table")(check_table.check_table)
+app.command("profile")(profile.profile)
 
 INTERRUPTED = 130  # what newer versions of typer make of Ctrl-C themselves
 

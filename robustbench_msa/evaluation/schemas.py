@@ -66,6 +66,8 @@ NAUC = pa.schema(
         ("nauc", pa.float64()),
         *_INTERVAL,
         ("grid_mean", pa.float64()),
+        ("grid_mean_low", pa.float64()),
+        ("grid_mean_high", pa.float64()),
         ("worst", pa.float64()),
         ("retention", pa.float64()),
         ("clean", pa.float64()),
@@ -76,9 +78,82 @@ NAUC = pa.schema(
         ("n_train_seeds", pa.int64()),
         ("nulls", pa.int64()),
         ("note", pa.string()),
+        ("claim", pa.string()),
+        ("sd_train", pa.float64()),
+        ("sd_corruption", pa.float64()),
+        ("sd_sampling", pa.float64()),
     ]
 )
-"""One row a metric over a grid. ``nulls`` counts undefined cells; ``note`` says why a score is null."""
+"""One row a metric over a grid. ``nulls`` counts undefined cells; ``note`` says why a score is null. ``claim``: the
+interval is about a checkpoint (groups drawn anew) or a method (training seeds too). The three deviations split the
+variance of nauc, or of grid_mean where there is no nauc: between training seeds, between corruption seeds, and over
+samples of groups (the standard error)."""
+
+_COMPARED = [
+    ("dataset", pa.string()),
+    ("split", pa.string()),
+    ("profile", pa.string()),
+    ("stress", pa.string()),
+    ("params", pa.string()),
+    ("grid", pa.string()),
+    ("severity", pa.string()),
+    ("severity_2", pa.string()),
+    ("condition", pa.string()),
+    ("score", pa.string()),
+    ("metric", pa.string()),
+]
+"""``score`` is nauc, grid_mean (of a grid without area) or value (at a point, of no grid)."""
+
+
+def _line(suffix: str = "") -> list[tuple[str, pa.DataType]]:
+    columns = {"model": pa.string(), "recipe": pa.string(), "train_seed": pa.int64(), "checkpoint": pa.string()}
+    return [(f"{name}{suffix}", kind) for name, kind in {**columns, "n_train_seeds": pa.int64()}.items()]
+
+
+COMPARISONS = pa.schema(
+    [
+        *_line("_a"),
+        *_line("_b"),
+        *_COMPARED,
+        ("value_a", pa.float64()),
+        ("value_b", pa.float64()),
+        ("difference", pa.float64()),
+        *_INTERVAL,
+        ("p_bootstrap", pa.float64()),
+        ("p_holm", pa.float64()),
+        ("p_permutation", pa.float64()),
+        ("p_permutation_holm", pa.float64()),
+        ("n_tests", pa.int64()),
+        ("mdd", pa.float64()),
+        ("claim", pa.string()),
+        ("n", pa.int64()),
+        ("n_groups", pa.int64()),
+        ("n_seeds", pa.int64()),
+        ("note", pa.string()),
+    ]
+)
+"""One row a pair of lines on a score by a metric. ``difference`` is a - b; ``p_holm`` is p_bootstrap adjusted over the
+``n_tests`` pairs of that score; ``mdd`` is the true difference that would be found with power .8."""
+
+RANKS = pa.schema(
+    [
+        *_line(),
+        *_COMPARED,
+        ("value", pa.float64()),
+        ("rank", pa.int64()),
+        ("rank_low", pa.int64()),
+        ("rank_high", pa.int64()),
+        ("n_lines", pa.int64()),
+        ("tie_group", pa.int64()),
+        ("tied_with_best", pa.bool_()),
+        ("claim", pa.string()),
+        ("n", pa.int64()),
+        ("n_groups", pa.int64()),
+        ("n_seeds", pa.int64()),
+        ("note", pa.string()),
+    ]
+)
+"""One row a line on a score by a metric. Lines of ``tie_group`` 1 are not significantly worse than the best (Holm)."""
 
 CELLS = pa.schema(
     [

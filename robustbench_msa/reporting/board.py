@@ -98,7 +98,7 @@ class Board(NamedTuple):
             self.facts.training(),
             f"{', '.join(percent)} in percent" if percent else "",
             "↑ higher is better, ↓ lower is better",
-            f"In brackets: {interval}",
+            f"In brackets: {self.facts.intervals(interval)}",
             f"Sorted by {by.title} {by.grid_label}, {by.metric.label}",
             "Bold: best, underlined: second, of each column as printed",
             f"Not ranked: {' and '.join(unranked)}" if unranked else "",

@@ -99,7 +99,7 @@ def curves_caption(info: CurvesInfo, interval: str = names.INTERVAL) -> str:
     sentences = [
         f"Severity curves on {info.facts.data()}",
         f"Values are means over {seeds}" if seeds else "Values are means over seeds",
-        f"{_marks(first_row)}: {interval}",
+        f"{_marks(first_row)}: {info.facts.intervals(interval)}",
         info.facts.training(),
         "Severity 0 is the untouched input" if any(not panel.conditions for panel in first_row) else "",
         "Chance: the best constant of the training labels" if "chance" in who else "",

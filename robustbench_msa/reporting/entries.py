@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from corruptions import InputError
+from robustbench_msa.analysis.jackknife import few_groups_note
 from robustbench_msa.analysis.metrics import Metric, get_profile
 from robustbench_msa.reporting import names
 
@@ -37,6 +38,11 @@ class Entry(NamedTuple):
 
 
 COLUMNS = ("model", "recipe", "train_seed", "label")
+_CLAIMS = (
+    "one training seed: claims about checkpoints, not methods",
+    "claims about methods where there are several training seeds, else about checkpoints",
+    "claims about methods: training seeds vary too",
+)
 Span = tuple[int, int] | None
 """The smallest and largest of a count; None where it was never given."""
 
@@ -69,6 +75,15 @@ class Facts(NamedTuple):
         """Corruption and training seeds, in words; empty when neither was given."""
         counts = [counted(self.n_seeds, "corruption seed"), counted(self.n_train_seeds, "training seed")]
         return " and ".join(c for c in counts if c)
+
+    def intervals(self, interval: str = names.INTERVAL) -> str:
+        """What the intervals are, what they speak of, and a warning where groups are few."""
+        claim = ""
+        if self.n_train_seeds is not None:
+            several = [count > 1 for count in self.n_train_seeds]
+            claim = _CLAIMS[sum(several)]
+        few = few_groups_note(self.n_groups[0]) if self.n_groups is not None else ""
+        return "; ".join(filter(None, [interval, claim, few]))
 
 
 def stressed(curves: pd.DataFrame) -> pd.DataFrame:

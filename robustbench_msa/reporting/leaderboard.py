@@ -93,7 +93,7 @@ def _score(rows: pd.DataFrame, entry: Entry, column: Column) -> Score:
     row = rows.iloc[0]
     value, low, high = (entries.number(row[c]) for c in ("nauc", "ci_low", "ci_high"))
     if value is None and column.by_condition:
-        value = entries.number(row["grid_mean"])
+        value, low, high = (entries.number(row.get(c)) for c in ("grid_mean", "grid_mean_low", "grid_mean_high"))
     note = row["note"].strip() if isinstance(row["note"], str) else ""
     if value is None:
         note = note or "undefined"

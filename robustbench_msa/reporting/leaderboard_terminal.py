@@ -55,7 +55,7 @@ def curve_tables(
         for metric in entries.choose_metrics(landscapes, metrics):
             tables += _landscape_tables(landscape_info(landscapes, metric.name, name, params))
     facts = entries.find_facts(frame)
-    return [*tables, Text(f"On {facts.data()}. In brackets: {names.INTERVAL}.", style="dim")]
+    return [*tables, Text(f"On {facts.data()}. In brackets: {facts.intervals()}.", style="dim")]
 
 
 def _fitting(board: Board, columns: list[int], width: int) -> Iterator[Table]:

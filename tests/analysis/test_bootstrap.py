@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from corruptions import InputError
-from robustbench_msa.analysis.bootstrap import group_weights, interval, replicate_metrics
-from robustbench_msa.analysis.metrics import compute, score, sufficient
+from robustbench_msa.analysis.bootstrap import (
+    critical_values,
+    group_weights,
+    p_values,
+    replicate_metrics,
+    replicate_values,
+)
+from robustbench_msa.analysis.jackknife import influence, leave_one_out
+from robustbench_msa.analysis.metrics import PROFILES, compute, score, sufficient
 
 
 def clustered(seed=0, n_groups=12, n=200):
@@ -71,8 +78,6 @@ def test_standard_error_of_independent_samples_has_its_closed_form():
     accuracy = score(y, p)["acc2_non0"]
     np.testing.assert_allclose(values["acc2_non0"].std(), np.sqrt(accuracy * (1 - accuracy) / n), rtol=0.05)
     np.testing.assert_allclose(values["mae"].std(), np.abs(p - y).std() / np.sqrt(n), rtol=0.05)
-    low, high = interval(values["mae"])
-    np.testing.assert_allclose((high - low) / 2, 1.96 * np.abs(p - y).std() / np.sqrt(n), rtol=0.06)
 
 
 def test_copies_within_a_group_add_no_certainty():
@@ -90,7 +95,6 @@ def test_constant_predictions_have_no_corr_in_any_replicate():
     stats = sufficient(y, np.full(len(y), 0.1), groups, 12)
     values = replicate_metrics(stats, group_weights(12, 300, seed=2))
     assert np.isnan(values["corr"]).all()
-    assert np.isnan(interval(values["corr"])).all()
 
 
 def test_replicates_without_the_only_group_that_varies_have_no_corr():
@@ -101,29 +105,99 @@ def test_replicates_without_the_only_group_that_varies_have_no_corr():
     np.testing.assert_array_equal(np.isnan(corr), weights[:, 0] == 0)
 
 
-def test_one_group_has_no_interval():
+def test_one_group_has_no_replicates():
     y, p, _ = clustered()
     stats = sufficient(y, p, np.zeros(len(y), dtype=int), 1)
     values = replicate_metrics(stats, group_weights(1, 100, seed=1))
     for name, value in values.items():
-        assert np.isnan(interval(value)).all(), name
+        assert np.isnan(value).all(), name
         assert np.isfinite(compute(stats)[name]).all(), name
 
 
-def test_interval_is_the_percentiles_of_what_is_defined():
-    values = np.stack([np.arange(100.0), np.arange(100.0), np.arange(100.0)], axis=1)
-    values[:5, 1] = np.nan  # 5 %: left out
-    values[:6, 2] = np.nan  # more: null
-    low, high = interval(values, level=0.8)
-    np.testing.assert_allclose(low, [9.9, 5 + 9.4, np.nan])
-    np.testing.assert_allclose(high, [89.1, 5 + 84.6, np.nan])
+def test_first_order_replicates_follow_the_exact_ones():
+    """The same resamples: the mean influence of the drawn groups against the score of the drawn samples."""
+    y, p, groups = clustered(n_groups=60, n=900)
+    stats, weights = sufficient(y, p, groups, 60), group_weights(60, 1000, seed=4)
+    value, left_out = leave_one_out(stats)
+    exact = np.stack(list(replicate_metrics(stats, weights).values()), axis=1)
+    linear = replicate_values(value, influence(left_out), weights)
+    for i, name in enumerate(PROFILES["mosi"].names):
+        assert np.corrcoef(exact[:, i], linear[:, i])[0, 1] > 0.99, name
+        np.testing.assert_allclose(linear[:, i].std(), exact[:, i].std(), rtol=0.05, err_msg=name)
 
 
-def test_interval_keeps_the_shape_and_narrows_with_the_level():
-    values = np.random.default_rng(0).normal(size=(500, 3, 2))
-    (low, high), (low_80, high_80) = interval(values), interval(values, level=0.8)
-    assert low.shape == high.shape == (3, 2)
-    assert ((low < low_80) & (low_80 < high_80) & (high_80 < high)).all()
+def drawn_ratios(d, weights):
+    """|t| of the drawn groups, one resample at a time."""
+    ratios = []
+    for counts in weights.astype(int):
+        drawn = np.repeat(d, counts)
+        ratios.append(abs(drawn.mean()) / (drawn.std() / np.sqrt(len(d) - 1)))
+    return np.sort(ratios)
+
+
+def test_critical_values_and_p_are_those_of_resampled_groups():
+    rng = np.random.default_rng(3)
+    d = rng.exponential(size=(9, 3))
+    d -= d.mean(axis=0)
+    weights = group_weights(9, 199, seed=8)
+    critical = critical_values(d, weights, level=0.9)
+    statistics = np.array([0.7, 1.9, 30.0])
+    p = p_values(statistics, d, weights)
+    for j in range(3):
+        ratios = drawn_ratios(d[:, j], weights)
+        np.testing.assert_allclose(critical[j], ratios[179], rtol=1e-9)  # the 180th of 199: 20 of 200 are beyond
+        np.testing.assert_allclose(p[j], (1 + (ratios >= statistics[j]).sum()) / 200)
+    assert p[2] == 1 / 200
+
+
+def test_p_is_small_exactly_where_the_interval_leaves_zero_out():
+    rng = np.random.default_rng(6)
+    d = rng.normal(size=(12, 300))
+    d -= d.mean(axis=0)
+    weights = group_weights(12)
+    critical = critical_values(d, weights)
+    for factor in (0.999999, 1.000001):
+        p = p_values(factor * critical, d, weights)
+        np.testing.assert_array_equal(p <= 0.05, factor > 1)
+
+
+def test_normal_groups_have_the_critical_value_of_t():
+    """Student's: 2.262 with 9 degrees of freedom, 2.042 with 30, whatever the scale."""
+    rng = np.random.default_rng(1)
+    for n_groups, expected, rtol in ((10, 2.262, 0.12), (31, 2.042, 0.02)):
+        d = rng.normal(size=(n_groups, 400))
+        d -= d.mean(axis=0)
+        critical = critical_values(d, group_weights(n_groups))
+        np.testing.assert_allclose(critical.mean(), expected, rtol=rtol)
+        np.testing.assert_allclose(critical_values(1e-5 * d, group_weights(n_groups)), critical, rtol=1e-9)
+
+
+def test_skewed_groups_have_wider_intervals():
+    rng = np.random.default_rng(1)
+    normal, skewed = rng.normal(size=(20, 200)), rng.lognormal(sigma=1.2, size=(20, 200))
+    wide = [critical_values(d - d.mean(axis=0), group_weights(20)).mean() for d in (normal, skewed)]
+    assert wide[1] > 1.05 * wide[0]
+
+
+def test_without_spread_nothing_is_known():
+    weights = group_weights(3)
+    none, undefined = np.zeros((3, 1)), np.full((3, 1), np.nan)
+    two_sided = np.array([[1.0], [-1.0], [0.0]])  # one replicate in nine draws one group thrice
+    np.testing.assert_array_equal(
+        critical_values(np.hstack([none, undefined, two_sided]), weights), [np.inf, np.nan, np.inf]
+    )
+    assert np.isfinite(critical_values(two_sided, weights, level=0.5)).all()
+    np.testing.assert_array_equal(p_values(np.array([np.nan]), two_sided, weights), [np.nan])
+
+
+def test_columns_do_not_depend_on_their_company():
+    rng = np.random.default_rng(2)
+    d = rng.normal(size=(15, 700))
+    weights = group_weights(15, 400)
+    together = critical_values(d, weights)
+    np.testing.assert_allclose(
+        together[[0, 255, 256, 699]], critical_values(d[:, [0, 255, 256, 699]], weights), rtol=1e-9
+    )
 
 
 def test_bad_input_says_so():
@@ -131,9 +205,9 @@ def test_bad_input_says_so():
         group_weights(0, 10, seed=1)
     with pytest.raises(InputError, match="at least 1 group, 1 replicate; got 5, 0"):
         group_weights(5, 0, seed=1)
-    with pytest.raises(InputError, match=r"0 < level < 1, got \(3,\), 95"):
-        interval(np.zeros(3), level=95)
-    with pytest.raises(InputError, match=r"got \(0,\)"):
-        interval(np.zeros(0))
+    with pytest.raises(InputError, match=r"0 < level < 1; got \(3, 1\), \(5, 3\), 95"):
+        critical_values(np.zeros((3, 1)), group_weights(3, 5, seed=1), level=95)
+    with pytest.raises(InputError, match="same groups"):
+        critical_values(np.zeros((3, 1)), group_weights(4, 5, seed=1))
     with pytest.raises(InputError, match="same groups"):
         replicate_metrics(sufficient([1], [1], [0], 3), group_weights(4, 2, seed=1))

@@ -2,101 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 from sklearn.metrics import f1_score
+from stored_runs import CHANCE, GROUPS, LABELS, METRICS, MODEL, NOISE, N, Run, degraded, request_of, write
 
-from corruptions import Stress
+from robustbench_msa.analysis.bootstrap import group_weights
 from robustbench_msa.analysis.tables import Tables, cells_table, derive
-from robustbench_msa.evaluation.cells import Cell, Request, Setting, Subject, plan
-from robustbench_msa.evaluation.records import Planned, recall, remember
-from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
-from robustbench_msa.evaluation.store import Result, Runtime, Store
-
-SETTING = Setting("synth", "d" * 64, "test", "p" * 64, "r" * 64)
-MODEL = Subject("late_fusion", 1, "a" * 64, "clean", 1111)
-CHANCE = Subject("chance", 1, "b" * 64)
-RUNTIME = Runtime("cpu", 256, 1, 0.1, "2026-01-01", "host", "3.11", "2.13", "0")
-N = 120
-RNG = np.random.default_rng(7)
-GROUPS = [f"video{i}" for i in np.sort(RNG.integers(0, 15, N))]
-LABELS = (np.rint(RNG.normal(0.3, 1.6, N).clip(-3, 3) * 5) / 5).astype(np.float32)
-NOISE = {name: RNG.normal(size=N) for name in ("clean", *range(1111, 1121))}
-METRICS = ("mae", "corr", "acc2_has0", "acc2_non0", "f1_has0", "f1_non0", "acc7", "acc5", "acc3")
-
-
-def degraded(cell: Cell) -> np.ndarray[Any, Any]:
-    """Predictions that get worse with severity, differently for each seed and checkpoint."""
-    if cell.model == "chance":
-        return np.full(N, LABELS.mean(), dtype=np.float32)
-    level = sum(float(s) for s in (cell.severity, cell.severity_2) if s is not None)
-    level += 0.2 * (3 - len(cell.condition.split("+"))) if cell.condition else 0.0
-    own = 0.1 * NOISE[1130 - int(cell.checkpoint[0], 16)]
-    return ((1 - 0.8 * level) * LABELS + own + (0.4 + 2 * level) * NOISE[cell.seed or "clean"]).astype(np.float32)
-
-
-def write(store: Store, cell: Cell, y_pred: Any, extras: dict[str, Any] | None = None) -> None:
-    ids = [f"{g}$_${i}" for i, g in enumerate(GROUPS)]
-    facts = {"input_digest": "ab", "realised": {"lost_t": 0.5, "noise_db_t": None}, "nonfinite": 0}
-    present = np.ones((N, 3), dtype=bool)
-    y_pred = np.asarray(y_pred, dtype=np.float32)
-    store.write(cell, Result(ids, GROUPS, LABELS, y_pred, present, extras or {}, facts), RUNTIME)
-
-
-def request_of(stress: str, grid: str | None = None, seeds: int = 1) -> Request:
-    parsed = Stress.parse(stress)
-    return Request(parsed, parsed.grid(grid), tuple(range(1111, 1111 + seeds)))
-
-
-class Run:
-    """A run's folder made by hand, and its tables as pandas sees them."""
-
-    def __init__(self, root: Path) -> None:
-        self.store = Store(root)
-
-    def add(
-        self,
-        subjects: Sequence[Subject],
-        requests: Sequence[Request],
-        predict: Callable[[Cell], Any] = degraded,
-        leave_out: Callable[[Cell], bool] = lambda cell: False,
-    ) -> list[Cell]:
-        cells = plan(subjects, SETTING, requests)
-        about = {"command": "x", "checkpoints": {}, "dataset": {}, "profile": "mosi", "protocols": {}}
-        about |= {"commit": None, "versions": {}}
-        remember(self.store, cells, requests, SETTING, about)
-        for cell in cells:
-            if not leave_out(cell) and not self.store.done([cell.key]):
-                write(self.store, cell, predict(cell))
-        derive(self.store, self.planned)
-        return cells
-
-    @property
-    def planned(self) -> Planned:
-        return recall(self.store)
-
-    @property
-    def curves(self) -> pd.DataFrame:
-        return self.store.read_table("curves", CURVES).to_pandas()
-
-    @property
-    def nauc(self) -> pd.DataFrame:
-        return self.store.read_table("nauc", NAUC).to_pandas()
-
-    @property
-    def predictions(self) -> pd.DataFrame:
-        return pd.read_parquet(self.store.root / "predictions")
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "run")
+from robustbench_msa.evaluation.cells import Cell, Subject
+from robustbench_msa.evaluation.schemas import CELLS, CURVES
 
 
 def metrics_of(frame: pd.DataFrame) -> pd.Series:
@@ -131,6 +49,8 @@ def one(frame: pd.DataFrame, **where: Any) -> pd.Series:
 
 
 MISSING = request_of("missing", "0:0.6:0.2", 3)
+SEEDS = [replace(MODEL, checkpoint=c * 64, train_seed=s) for c, s in (("a", 1111), ("d", 1112), ("e", 1113))]
+FEW = "only 15 groups: intervals and tests are rough below 20"
 
 
 def test_curves_are_the_metrics_of_each_cell(run) -> None:
@@ -178,7 +98,7 @@ def test_nauc_is_the_trapezoid_of_the_mean_curve(run) -> None:
             assert row["grid"] == str(request.grid)
             assert row["n_seeds"] == len(request.seeds)
             assert row["nulls"] == 0
-            assert pd.isna(row["note"])
+            assert row["note"] == FEW
 
 
 def test_the_floor_is_the_best_constant_of_the_evaluated_labels(run) -> None:
@@ -253,8 +173,9 @@ def test_missing_cells_make_the_nauc_null_and_the_note_says_so(run) -> None:
     run.add([MODEL], [MISSING], leave_out=lambda c: (c.severity, c.seed) == ("0.4", 1113))
     nauc, curves = run.nauc, run.curves
     assert len(nauc) == len(METRICS)
-    assert nauc[["nauc", "ci_low", "ci_high", "retention"]].isna().all(axis=None)
-    assert set(nauc["note"]) == {"1 of 4 grid points are missing"}
+    empty = ["nauc", "ci_low", "ci_high", "grid_mean", "grid_mean_low", "worst", "retention", "sd_sampling"]
+    assert nauc[empty].isna().all(axis=None)
+    assert set(nauc["note"]) == {f"1 of 4 grid points are missing; {FEW}"}
     at = curves[(curves["stress"] == "missing") & (curves["severity"] == "0.4") & (curves["metric"] == "mae")]
     assert sorted(at["seed"]) == [1111, 1112], "what is there is shown, but no mean over fewer seeds than asked for"
 
@@ -350,15 +271,120 @@ def test_intervals_contain_their_value_and_agree_for_equal_predictions(run) -> N
         pd.testing.assert_frame_equal(pairs.loc[1111, columns], pairs.loc[1112, columns])
 
 
+def mae_without_each_video(samples: pd.DataFrame) -> np.ndarray[Any, Any]:
+    error = (samples["y_true"] - samples["y_pred"]).abs()
+    return np.array([error[samples["group"] != video].mean() for video in sorted(set(samples["group"]))])
+
+
+def symmetric_t(left_out: Any, replicates: int = 2000) -> tuple[float, float]:
+    """Standard error and critical value over videos, written again: one resample at a time."""
+    d = (len(left_out) - 1) * (left_out.mean() - left_out)
+    ratios = []
+    for counts in group_weights(len(d), replicates).astype(int):
+        drawn = np.repeat(d, counts)
+        ratios.append(abs(drawn.mean()) / (drawn.std(ddof=1) * np.sqrt((len(d) - 1) / len(d)) / np.sqrt(len(d) - 1)))
+    return d.std(ddof=1) / np.sqrt(len(d)), sorted(ratios)[int(np.ceil((replicates + 1) * 0.95)) - 1]
+
+
 def test_an_interval_comes_from_videos(run) -> None:
-    """Against a bootstrap written again: the same quantiles within the noise of 2,000 resamples."""
+    """Against its definition written again over samples, on the logarithmic scale of MAE."""
     run.add([MODEL], [MISSING])
-    clean = run.predictions.query("stress == 'clean'")
-    error = (clean["y_true"] - clean["y_pred"]).abs().groupby(clean["group"]).agg(["sum", "count"]).to_numpy()
-    drawn = error[np.random.default_rng(1).integers(0, len(error), (2000, len(error)))].sum(1)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    samples = run.predictions.query("stress == 'clean'")
+    error, critical = symmetric_t(mae_without_each_video(samples))
     row = one(run.curves, stress="clean", metric="mae")
-    np.testing.assert_allclose([row["ci_low"], row["ci_high"]], [low, high], atol=0.15 * (high - low))
+    reach = np.exp(critical * error / row["value"])
+    np.testing.assert_allclose([row["ci_low"], row["ci_high"]], [row["value"] / reach, row["value"] * reach], rtol=1e-5)
+
+
+def test_the_interval_of_a_nauc_comes_from_the_area_without_each_video(run) -> None:
+    run.add([MODEL], [MISSING])
+    cells = run.predictions.assign(severity=lambda f: f["severity"].fillna("0"), seed=lambda f: f["seed"].fillna(0))
+    by_point = {key: mae_without_each_video(rows) for key, rows in cells.groupby(["severity", "seed"])}
+    points = [np.mean([v for (s, _), v in by_point.items() if s == at], axis=0) for at in ("0", "0.2", "0.4", "0.6")]
+    row = one(run.nauc, metric="mae")
+    areas = [area([0, 0.2, 0.4, 0.6], curve) for curve in np.transpose(points)]
+    means = np.mean(points, axis=0)
+    for name, low, high, left_out in (
+        ("nauc", "ci_low", "ci_high", np.array(areas)),
+        ("grid_mean", "grid_mean_low", "grid_mean_high", means),
+    ):
+        error, critical = symmetric_t(left_out)
+        reach = np.exp(critical * error / row[name])
+        np.testing.assert_allclose([row[low], row[high]], [row[name] / reach, row[name] * reach], rtol=1e-5)
+    np.testing.assert_allclose(row["sd_sampling"], symmetric_t(np.array(areas))[0], rtol=1e-5)
+
+
+def test_variance_is_split_by_training_and_corruption_seeds(run) -> None:
+    """The mean squares of the table of nAUCs by seeds, written again."""
+    run.add([*SEEDS, CHANCE], [MISSING])
+    cells = by_cell(run)
+    table = np.empty((3, 3))
+    for t, subject in enumerate(SEEDS):
+        own = cells[cells["checkpoint"] == subject.checkpoint].set_index(["severity", "seed"])["acc2_has0"]
+        for c, seed in enumerate((1111, 1112, 1113)):
+            clean = own[own.index.get_level_values("seed").isna()].iloc[0]
+            table[t, c] = area([0, 0.2, 0.4, 0.6], [clean, *(own[s, seed] for s in ("0.2", "0.4", "0.6"))])
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    between = table.mean(1).var(ddof=1) - (rest**2).sum() / 4 / 3
+    nauc = run.nauc[run.nauc["metric"] == "acc2_has0"]
+    mean = one(nauc, model="late_fusion", train_seed=None)
+    assert mean["claim"] == "method"
+    np.testing.assert_allclose(mean["sd_train"], np.sqrt(max(between, 0)), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(mean["sd_corruption"], np.sqrt(table.var(axis=1, ddof=1).mean()), rtol=1e-5)
+    for t, subject in enumerate(SEEDS):
+        row = one(nauc, checkpoint=subject.checkpoint)
+        assert row["claim"] == "checkpoint"
+        assert np.isnan(row["sd_train"])
+        np.testing.assert_allclose(row["sd_corruption"], table[t].std(ddof=1), rtol=1e-5)
+
+
+def test_the_interval_of_a_method_holds_the_variance_between_training_seeds(run) -> None:
+    """Three checkpoints far apart: the interval about the method is wider than any about a checkpoint."""
+
+    def predict(cell: Cell) -> Any:
+        return degraded(cell) + {1111: 0.0, 1112: 1.0, 1113: 2.0}[cell.train_seed] * NOISE[1115]
+
+    run.add(SEEDS, [MISSING], predict)
+    rows = run.nauc[run.nauc["metric"] == "mae"].assign(width=lambda f: f["ci_high"] - f["ci_low"])
+    method, checkpoints = rows[rows["claim"] == "method"], rows[rows["claim"] == "checkpoint"]
+    assert (len(method), len(checkpoints)) == (1, 3)
+    assert method["width"].item() > 1.5 * checkpoints["width"].max()
+    at = run.curves.query("metric == 'mae' and stress == 'missing' and severity == '0.4' and seed.isna()")
+    widths = (at["ci_high"] - at["ci_low"])[at["train_seed"].isna()].item(), (at["ci_high"] - at["ci_low"]).min()
+    assert widths[0] > widths[1]
+
+
+def test_training_seeds_that_agree_add_nothing(run) -> None:
+    """Copies of one checkpoint: the interval about the method is the checkpoint's."""
+
+    def predict(cell: Cell) -> Any:
+        return degraded(replace(cell, checkpoint="a" * 64))
+
+    run.add(SEEDS, [MISSING], predict)
+    for metric in METRICS:
+        rows = run.nauc[run.nauc["metric"] == metric]
+        np.testing.assert_allclose(rows["ci_low"], rows["ci_low"].iloc[0], rtol=1e-9)
+        np.testing.assert_allclose(rows["ci_high"], rows["ci_high"].iloc[0], rtol=1e-9)
+
+
+def test_what_does_not_vary_has_no_interval(run) -> None:
+    """Every prediction right, in every video: there is no spread to speak of."""
+    run.add([MODEL, CHANCE], [MISSING], lambda cell: LABELS)
+    for metric in ("mae", "acc7", "f1_has0"):
+        for row in (
+            one(run.nauc, model="late_fusion", metric=metric),
+            one(run.curves, checkpoint=MODEL.checkpoint, stress="clean", metric=metric),
+        ):
+            assert np.isnan([row["ci_low"], row["ci_high"]]).all()
+
+
+def test_the_mean_over_available_sets_has_an_interval(run) -> None:
+    run.add([MODEL], [request_of("missing-fixed")])
+    for grid in ("t,a,v,t+a,t+v,a+v,t+a+v", "t,a,v,t+a,t+v,a+v"):
+        row = one(run.nauc, metric="acc7", grid=grid)
+        assert row["grid_mean_low"] < row["grid_mean"] < row["grid_mean_high"]
+        assert np.isnan(row["ci_low"])
+        assert row["sd_sampling"] > 0
 
 
 def test_several_training_seeds_have_a_mean_of_their_own(run) -> None:

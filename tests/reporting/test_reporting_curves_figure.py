@@ -107,7 +107,8 @@ def test_the_file_behind_the_figure_is_what_is_drawn(curves):
 def test_caption_says_what_the_band_is_and_counts(two_stresses):
     assert curves_caption(curves_info(two_stresses)) == (
         "Severity curves on CMU-MOSI, test split (686 samples, 62 groups). Values are means over 3 corruption seeds "
-        "and 1 training seed. Bands and bars: 95 % bootstrap intervals over groups (videos). Training recipe: clean. "
+        "and 1 training seed. Bands and bars: 95 % bootstrap intervals over groups (videos); "
+        "one training seed: claims about checkpoints, not methods. Training recipe: clean. "
         "Severity 0 is the untouched input. Chance: the best constant of the training labels. "
         "The oracle knows how the data were made, and the stress."
     )

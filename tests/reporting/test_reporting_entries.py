@@ -77,11 +77,31 @@ def test_facts_count_models_and_not_references(curves):
     assert (facts.n, facts.n_seeds, facts.recipes) == ((600, 686), (3, 5), ("clean",))
     assert facts.data() == "CMU-MOSI, test split (600–686 samples, 62 groups)"
     assert facts.seeds() == "3–5 corruption seeds and 1 training seed"
+    assert facts.intervals("band") == "band; one training seed: claims about checkpoints, not methods"
 
 
 def test_facts_without_counts(curves):
     facts = entries.find_facts(curves({}).drop(columns=["n", "n_groups", "n_seeds", "n_train_seeds"]))
     assert (facts.data(), facts.seeds()) == ("CMU-MOSI, test split", "")
+    assert facts.intervals("band") == "band"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "claim"),
+    [
+        ((1, 1), "one training seed: claims about checkpoints, not methods"),
+        ((3, 5), "claims about methods: training seeds vary too"),
+        ((1, 3), "claims about methods where there are several training seeds, else about checkpoints"),
+    ],
+)
+def test_facts_say_what_intervals_speak_of(curves, seeds, claim):
+    facts = entries.find_facts(curves(*({"n_train_seeds": n} for n in seeds)))
+    assert facts.intervals("band") == f"band; {claim}"
+
+
+def test_facts_warn_where_groups_are_few(curves):
+    facts = entries.find_facts(curves({"n_groups": 7}, {"n_groups": 31}))
+    assert facts.intervals("band").endswith("; only 7 groups: intervals and tests are rough below 20")
 
 
 def test_metrics_come_in_the_order_asked_for_and_default_to_the_usual_ones(curves):

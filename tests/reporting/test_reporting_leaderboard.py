@@ -164,9 +164,19 @@ def test_caption_names_data_grids_directions_intervals_and_what_is_not_ranked(th
         "nAUC, the area under a curve divided by the range of its grid: Missing modalities 0:0.8:0.2. "
         "Training recipe: clean. "
         "Acc-2 (non-zero) in percent. ↑ higher is better, ↓ lower is better. "
-        "In brackets: 95 % bootstrap intervals over groups (videos). "
+        "In brackets: 95 % bootstrap intervals over groups (videos); "
+        "one training seed: claims about checkpoints, not methods. "
         "Sorted by Missing modalities 0:0.8:0.2, Acc-2 (non-zero). "
         "Bold: best, underlined: second, of each column as printed. "
         "Not ranked: the oracle (bound) and chance (the best constant of the training labels)."
     )
     assert "(686 samples, 62 groups)" in leaderboard(three.assign(n=686)).caption()
+
+
+def test_a_mean_over_available_sets_brings_its_own_interval(nauc):
+    sets = {"stress": "missing-fixed", "grid": "t,t+a", "grid_mean": 0.9}
+    frame = nauc(sets, {**sets, "model": "rider_moe", "grid_mean": 1.0})
+    bare = leaderboard(frame).rows[0].scores[0]
+    assert (bare.value, bare.ci_low, bare.ci_high) == (0.9, None, None)
+    score = leaderboard(frame.assign(grid_mean_low=[0.8, 0.85], grid_mean_high=[1.0, 1.2])).rows[0].scores[0]
+    assert (score.value, score.ci_low, score.ci_high, score.note) == (0.9, 0.8, 1.0, "")

@@ -1,0 +1,70 @@
+"""What breaks models: the error that the loss of one modality adds, and predicted signs that flip."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from corruptions import MODALITIES
+from robustbench_msa.reporting import names, style
+from robustbench_msa.reporting.inside_panels import Series, against_severity, draw_legend, page, slices_of
+
+_HATCHES = ("", "////", "....", "xxxx")
+
+
+def modalities_figure(table: pd.DataFrame) -> Figure:
+    """A panel a stress, a bar for each modality that is hit alone and each line, at the hardest point that was run.
+
+    table: ``BreakingInfo.modalities`` with a column ``who``, the line's name.
+    """
+    table = table.assign(what=_hits(table))
+    who, what = list(dict.fromkeys(table["who"])), list(dict.fromkeys(table["what"]))
+    width = style.COLUMN if len(what) == 1 else style.PAGE
+    with style.styled():
+        figure = style.new_figure(width, 1.1 + 0.5 * len(who))
+        axes = figure.subplots(1, len(what), sharey=True, squeeze=False)[0]
+        for ax, hit in zip(axes, what, strict=True):
+            rows = table[table["what"] == hit]
+            _draw_bars(ax, rows[~rows.duplicated(["who", "modality"], keep="last")], who)
+            ax.set_title(style.wrapped(hit, width / len(what) - 0.3))
+            ax.set_xlabel("MAE added ↓")
+        axes[0].set_yticks(range(3), MODALITIES)
+        axes[0].set_ylim(2.5, -0.5)
+        axes[0].set_ylabel("modality hit alone")
+        draw_legend(figure, list(axes), width)
+    return figure
+
+
+def flips_figure(table: pd.DataFrame) -> Figure:
+    """The share of samples whose predicted sign is not the clean one, against severity.
+
+    table: ``BreakingInfo.shares`` with a column ``who``.
+    """
+    series = Series("who", list(dict.fromkeys(table["who"])), "flipped", "flipped_low", "flipped_high")
+    row = against_severity(table, "samples whose predicted\nsign flips ↓", series, percent=True)
+    return page("Flipped signs", slices_of(table), [row])
+
+
+def _draw_bars(ax: Axes, rows: pd.DataFrame, who: Sequence[str]) -> None:
+    height = 0.8 / len(who)
+    for i, name in enumerate(who):
+        mine, colour = rows[rows["who"] == name], style.line_style(i).colour
+        y = np.array([MODALITIES.index(m) for m in mine["modality"]]) + height * (i - (len(who) - 1) / 2)
+        value, low, high = (mine[f"mae_added{end}"].to_numpy(np.float64) for end in ("", "_low", "_high"))
+        look: dict[str, Any] = {"color": colour, "edgecolor": "white", "hatch": _HATCHES[i % len(_HATCHES)]}
+        ax.barh(y, value, height=0.9 * height, label=name, **look)
+        ax.hlines(y, low, high, color="black", linewidth=0.8)
+    ax.axvline(0, color="black", linewidth=0.6)
+    ax.grid(visible=False, axis="y")
+
+
+def _hits(table: pd.DataFrame) -> list[str]:
+    """What hits: the stress, without the modality that it is restricted to."""
+    kept = [re.sub(r"(\w+\.)?modalities=\w+,?", "", params).strip(",") for params in table["params"]]
+    return [names.stress_title(stress, params) for stress, params in zip(table["stress"], kept, strict=True)]
