@@ -84,7 +84,8 @@ def _noise_db(stages: tuple[Corruption, ...], modality: str, steps: Tensor) -> f
         power.append((float(noise), float(x[there].square().sum(dtype=torch.float64))))
     if not power or power[0][1] == 0 or sum(noise for noise, _ in power) == 0:
         return None
-    return 10 * math.log10(sum(noise for noise, _ in power) / power[0][1])
+    # rounded: how a sum over many values ends depends on the number of threads, and a record should not
+    return round(10 * math.log10(sum(noise for noise, _ in power) / power[0][1]), 6)
 
 
 def probe_of(batch: Batch) -> Batch:
