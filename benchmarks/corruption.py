@@ -17,11 +17,12 @@ median over rounds.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,23 @@ def check(ours: Iterator[Any], theirs: Iterator[Any]) -> None:
             np.testing.assert_allclose(x.numpy(), b[name].numpy(), rtol=0, atol=1e-5, err_msg=name)
 
 
+def extra_memory(side: Callable[[], Any]) -> float:
+    """MiB that a side takes at its peak beyond what is resident before (Linux; NaN elsewhere)."""
+
+    def status(name: str) -> float:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # gives back what is free but still resident
+        Path("/proc/self/clear_refs").write_text("5", "ascii")  # forgets the peak so far
+        before = status("VmRSS")
+        side()
+        return status("VmHWM") - before
+    except (OSError, AttributeError):
+        return float("nan")
+
+
 def timed(side: Callable[[], Any]) -> float:
     start = time.perf_counter()
     side()
@@ -183,13 +201,11 @@ def main() -> None:
         "matrix": lambda: [consume(numpy_batches(MatrixDataset, data, r)) for r in recipes],
     }  # type: ignore[dict-item]
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for round_ in range(arguments.rounds):
+    block = sum(x[:BATCH_SIZE].nbytes for x in (data[m] for m in MODALITIES)) / 2**20
+    print(f"engine: {extra_memory(sides['engine']):.0f} MiB at most beside data and draws; a block has {block:.0f} MiB")
+    for _ in range(arguments.rounds):
         for name, side in sides.items():
             seconds[name].append(timed(side))
-            if round_ == 0 and name == "engine":
-                extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-                print(f"engine: peak memory beyond what was there before: {extra / 1024:.0f} MiB")
     total = len(batch) * len(cells)
     for name, values in seconds.items():
         median = statistics.median(values)
