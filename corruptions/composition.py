@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from corruptions.batch import Batch
@@ -23,6 +23,8 @@ class Composition(Stressor):
     Parameters are named ``part.parameter``. What a part tells models stays told. A part sees what was told lost before
     it as absent, and whatever else as it is handed: noise after an untold loss falls on the zeros.
     """
+
+    by_halves = False
 
     def __init__(self, parts: tuple[Stressor, ...]) -> None:
         self.parts = parts
@@ -102,22 +104,6 @@ class Composition(Stressor):
         if stage is None:
             return Corruption(batch, Features(batch), Sources.untouched(batch), told=False)
         return stage
-
-    def blocks(
-        self,
-        batch: Batch,
-        point: Point,
-        draws: Draws,
-        options: Options,
-        reference: Reference | None = None,
-        pool: Batch | None = None,
-        adversary: Adversary | None = None,
-        size: int = 64,
-    ) -> Iterator[Corruption]:
-        donors = batch if pool is None else pool
-        for start in range(0, max(1, len(batch)), size):
-            part = slice(start, start + size)
-            yield self.apply(batch.rows(part), point, draws.rows(part), options, reference, donors, adversary)
 
 
 def compose(parts: tuple[Stressor, ...]) -> Composition:

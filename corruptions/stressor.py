@@ -114,6 +114,7 @@ class Stressor:
     needs_reference, uses_pool, needs_adversary: what it must be given.
     acts_on: letters of the modalities it can change. touches_features: does it change anything inside a modality?
     random: False when there is nothing to draw, so that one seed is as good as ten.
+    by_halves: False when it overrides ``apply`` as a whole (a chain of stressors, a search).
     """
 
     name: str
@@ -132,6 +133,7 @@ class Stressor:
     touches_features: bool = False
     acts_on: str = EVERY
     random: bool = True
+    by_halves: bool = True
 
     @property
     def parameters(self) -> Mapping[str, Option]:
@@ -205,9 +207,14 @@ class Stressor:
         size: int = 64,
     ) -> Iterator[Corruption]:
         """``apply`` on runs of ``size`` samples, one after the other: what is not used any more takes no memory."""
+        parts = [slice(start, start + size) for start in range(0, max(1, len(batch)), size)]
+        donors = batch if pool is None else pool
+        if not self.by_halves:
+            for part in parts:
+                yield self.apply(batch.rows(part), point, draws.rows(part), options, reference, donors, adversary)
+            return
         told, fill = bool(options.get("told", self.told)), str(options.get("fill", "auto"))
         check_fill(batch, fill, reference, allowed(options))
-        parts = [slice(start, start + size) for start in range(0, max(1, len(batch)), size)]
         if point.is_clean:
             for part in parts:
                 b = batch.rows(part)
@@ -217,7 +224,6 @@ class Stressor:
             raise InputError(
                 f"{self.name} scales its noise by the training split: pass reference=Reference.fit(train_batch)"
             )
-        donors = batch if pool is None else pool
         sources = self.sources(batch, point, draws, donors, options)
         for part in parts:
             b = batch.rows(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -57,6 +56,7 @@ class WorstCase(Stressor):
     needs_adversary = True
     touches_features = True
     uses_pool = True
+    by_halves = False
 
     def reach(self, given: Options) -> str:
         drawn = DRAWN.get(str(given.get("of"))) if given.get("attack") == "draws" else None
@@ -86,22 +86,6 @@ class WorstCase(Stressor):
             return worst_of_draws(batch, point, draws, options, reference, pool, adversary)
         found = ascend(batch, float(point.values[0]), draws, options, reference, adversary)
         return Corruption(batch, Features(found), Sources.untouched(batch), False, fill, pool, reference)
-
-    def blocks(
-        self,
-        batch: Batch,
-        point: Point,
-        draws: Draws,
-        options: Options,
-        reference: Reference | None = None,
-        pool: Batch | None = None,
-        adversary: Adversary | None = None,
-        size: int = 64,
-    ) -> Iterator[Corruption]:
-        donors = batch if pool is None else pool
-        for start in range(0, max(1, len(batch)), size):
-            part = slice(start, start + size)
-            yield self.apply(batch.rows(part), point, draws.rows(part), options, reference, donors, adversary)
 
 
 def ascend(batch: Batch, s: float, draws: Draws, options: Options, reference: Reference, adversary: Adversary) -> Batch:
