@@ -48,10 +48,10 @@ def remember(
                     f"{store.root} holds results on {theirs}, this run is on {setting.dataset} ({what} {ours[:12]}); "
                     "choose another --out"
                 )
-    shared = [request.stress.label for request in requests if not request.stress.stressor.needs_adversary]
-    apart = [request.stress.label for request in requests if request.stress.stressor.needs_adversary]
-    for entry in known["requests"] if known is not None else []:
-        (apart if str(entry["stress"]).startswith("worst-case") else shared).append(entry["stress"])
+    there = _requests(store, known) if known is not None else ()
+    stresses = [request.stress for request in (*requests, *there)]
+    shared = [stress.label for stress in stresses if not stress.stressor.needs_adversary]
+    apart = [stress.label for stress in stresses if stress.stressor.needs_adversary]
     if shared and apart:
         raise InputError(
             f"{apart[0]} depends on the model, so its inputs are shared by nobody and it stands in a table of its own; "
@@ -81,12 +81,20 @@ def recall(store: Store) -> Planned:
     if manifest is None:
         raise InputError(f"{store.root}: no manifest.json there; expected the folder of an msabench run")
     try:
-        requests = tuple(Request.from_json(entry) for entry in manifest["requests"])
-        return Planned(tuple(_cells(store)), requests, str(manifest["profile"]), manifest)
+        return Planned(tuple(_cells(store)), _requests(store, manifest), str(manifest["profile"]), manifest)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{store.root}: its manifest or plan cannot be used ({error}); run again with another --out"
-        ) from None
+        raise _unusable(store, error) from None
+
+
+def _requests(store: Store, manifest: dict[str, Any]) -> tuple[Request, ...]:
+    try:
+        return tuple(Request.from_json(entry) for entry in manifest["requests"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(store, error) from None
+
+
+def _unusable(store: Store, error: Exception) -> InputError:
+    return InputError(f"{store.root}: its manifest or plan cannot be used ({error}); run again with another --out")
 
 
 def _cells(store: Store) -> list[Cell]:
