@@ -12,8 +12,7 @@ from typing import Any
 
 from corruptions import InputError
 from robustbench_msa.analysis.tables import derive
-from robustbench_msa.data.dataset import SPLITS, Dataset
-from robustbench_msa.data.registry import load_dataset
+from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.evaluation.execute import Tally
 from robustbench_msa.evaluation.export import Started, Told, Written, start_export, write_export
 from robustbench_msa.evaluation.export_manifest import Export
@@ -36,6 +35,7 @@ from robustbench_msa.run import (
     check_out,
     default_out,
     names_of,
+    open_dataset,
     parse_requests,
     resolve_device,
     try_out,
@@ -94,10 +94,7 @@ def export(
     check_out(folder)
     device = resolve_device("cpu")  # inputs are the same everywhere; files are made where they are written
     requests, protocols = parse_requests(names_of(stress), grid, protocol, seeds, modalities)
-    path = None if data is None else Path(data)
-    loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, path, text)
-    if split not in SPLITS:
-        raise InputError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
+    loaded = open_dataset(dataset, data, text, split)
     inputs = Inputs(loaded, split, device)
     about = {
         "run": default_out(loaded.name, split, requests, protocol).name,

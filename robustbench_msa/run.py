@@ -101,10 +101,7 @@ def benchmark(
     """
     where = resolve_device(device)
     requests, protocols = parse_requests(names_of(stress), grid, protocol, seeds, modalities)
-    path = None if data is None else Path(data)
-    loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, path, text)
-    if split not in SPLITS:
-        raise InputError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
+    loaded = open_dataset(dataset, data, text, split)
     if batch_size < 1:
         raise InputError(f"batch size: expected 1 or more, got {batch_size}")
     candidates = _candidates(names_of(model), _paths(checkpoint), recipe, train_seed, loaded, str(where), references)
@@ -159,6 +156,16 @@ def default_out(dataset: str, split: str, requests: Iterable[Request], protocol:
     what = Path(protocol).stem if protocol else "+".join(request.stress.label for request in requests)
     name = "-".join([dataset, what, *([] if split == "test" else [split])])
     return Path("reports") / re.sub(r"[^\w.+-]+", "-", name)
+
+
+def open_dataset(dataset: str | Dataset, data: str | Path | None, text: str | None, split: str) -> Dataset:
+    """The dataset as it stands, or read by its name; split is one of its splits."""
+    loaded = dataset
+    if not isinstance(loaded, Dataset):
+        loaded = load_dataset(loaded, None if data is None else Path(data), text)
+    if split not in SPLITS:
+        raise InputError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
+    return loaded
 
 
 def check_out(folder: Path) -> None:

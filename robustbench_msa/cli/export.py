@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_msa.cli import options
+
 if TYPE_CHECKING:
     from robustbench_msa.evaluation.export import Room
 
@@ -25,40 +27,20 @@ The same command continues an export that was stopped."""
 
 def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="A new or empty folder.", metavar="FOLDER")],
-    stress: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stress",
-            "-s",
-            help="A stress, parameters after a colon; A+B is A, then B; repeat for several.",
-            metavar="NAME[:k=v]",
-        ),
-    ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            "--grid", "-g", help="Severities: 0:0.8:0.2, 0,0.25,1 or AxB; default the paper's.", metavar="GRID"
-        ),
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option("--protocol", "-p", help="A named protocol, or a .toml file.", metavar="NAME")
-    ] = None,
-    modalities: Annotated[
-        str | None,
-        typer.Option(help="Restrict the stress to these, as in text or audio,vision.", metavar="NAMES"),
-    ] = None,
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset's name.", metavar="NAME")] = "synth",
-    data: Annotated[Path | None, typer.Option(help="The dataset's file.", metavar="PATH")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Read text as features or tokens; default features.", metavar="KIND")
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, valid or test.", metavar="SPLIT")] = "test",
-    seeds: Annotated[int, typer.Option(help="Number of corruption seeds (1111, 1112, ...).", metavar="N")] = 3,
+    stress: options.Stresses = None,
+    grid: options.GridText = None,
+    protocol: options.ProtocolName = None,
+    modalities: options.Modalities = None,
+    dataset: options.DatasetName = "synth",
+    data: options.DataPath = None,
+    text: options.TextKind = None,
+    split: options.SplitName = "test",
+    seeds: options.Seeds = 3,
     layout: Annotated[
         str, typer.Option("--format", "-f", help="npz, or mmsa (a pickle in the layout of MMSA).", metavar="FORMAT")
     ] = "npz",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write the corrupted inputs of every cell as files, for code that cannot be called from here.
 

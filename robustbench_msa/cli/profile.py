@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustbench_msa.cli import options
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,20 +31,15 @@ Three = tuple[int, int, int]
 
 
 def profile(
-    model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="A model's name; repeat for several.", metavar="NAME")
-    ] = None,
+    model: options.Models = None,
     preset: Annotated[
         str | None, typer.Option(help="Sizes, with random weights; default the dataset's.", metavar="NAME")
     ] = None,
-    checkpoint: Annotated[
-        list[Path] | None,
-        typer.Option("--checkpoint", "-c", help="A checkpoint's folder; repeat for several.", metavar="FOLDER"),
-    ] = None,
+    checkpoint: options.Checkpoints = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", "-d", help="Use its test split; default random input.", metavar="NAME")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The dataset's file.", metavar="PATH")] = None,
+    data: options.DataPath = None,
     dims: Annotated[
         str | None,
         typer.Option(help="Features of text, audio, vision, as 768,74,35; default synth's.", metavar="T,A,V"),
@@ -56,7 +53,7 @@ def profile(
     repeats: Annotated[int, typer.Option(help="Timed calls at each batch size.", metavar="N")] = 30,
     warmup: Annotated[int, typer.Option(help="Calls before that do not count.", metavar="N")] = 5,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")] = "auto",
+    device: options.Device = "auto",
     form: Annotated[
         str | None, typer.Option("--format", "-f", help="terminal, markdown, csv or json.", metavar="FORMAT")
     ] = None,
@@ -64,7 +61,7 @@ def profile(
         Path | None, typer.Option("--out", "-o", help="Write to this file: .md, .csv or .json.", metavar="FILE")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure parameters, FLOPs, latency, throughput and peak memory of models; docs/efficiency.md says what each is.
 

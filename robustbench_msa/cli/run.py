@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustbench_msa.cli import options
+
 if TYPE_CHECKING:
     from robustbench_msa.run import Benchmark
 
@@ -29,45 +31,20 @@ The same command continues a run that was stopped; a larger grid or more seeds c
 
 
 def run(
-    model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="A model's name; repeat for several.", metavar="NAME")
-    ] = None,
-    stress: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stress",
-            "-s",
-            help="A stress, parameters after a colon; A+B is A, then B; repeat for several.",
-            metavar="NAME[:k=v]",
-        ),
-    ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            "--grid", "-g", help="Severities: 0:0.8:0.2, 0,0.25,1 or AxB; default the paper's.", metavar="GRID"
-        ),
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option("--protocol", "-p", help="A named protocol, or a .toml file.", metavar="NAME")
-    ] = None,
-    modalities: Annotated[
-        str | None,
-        typer.Option(help="Restrict the stress to these, as in text or audio,vision.", metavar="NAMES"),
-    ] = None,
-    checkpoint: Annotated[
-        list[Path] | None,
-        typer.Option("--checkpoint", "-c", help="A folder with config.json and model.safetensors.", metavar="FOLDER"),
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="How the checkpoint was trained.", metavar="NAME")] = "clean",
-    train_seed: Annotated[str, typer.Option(help="Its training seed, or all.", metavar="SEED")] = "1111",
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset's name.", metavar="NAME")] = "synth",
-    data: Annotated[Path | None, typer.Option(help="The dataset's file.", metavar="PATH")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Read text as features or tokens; default features.", metavar="KIND")
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, valid or test.", metavar="SPLIT")] = "test",
-    seeds: Annotated[int, typer.Option(help="Number of corruption seeds (1111, 1112, ...).", metavar="N")] = 3,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")] = "auto",
+    model: options.Models = None,
+    stress: options.Stresses = None,
+    grid: options.GridText = None,
+    protocol: options.ProtocolName = None,
+    modalities: options.Modalities = None,
+    checkpoint: options.Checkpoints = None,
+    recipe: options.Recipe = "clean",
+    train_seed: options.TrainSeed = "1111",
+    dataset: options.DatasetName = "synth",
+    data: options.DataPath = None,
+    text: options.TextKind = None,
+    split: options.SplitName = "test",
+    seeds: options.Seeds = 3,
+    device: options.Device = "auto",
     batch_size: Annotated[int, typer.Option(help="Samples per forward pass.", metavar="N")] = 256,
     out: Annotated[
         Path | None,
@@ -76,9 +53,9 @@ def run(
     references: Annotated[
         bool, typer.Option("--references/--no-references", help="Also run chance, and the oracle where there is one.")
     ] = True,
-    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the figures at the end.")] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    plots: options.Plots = True,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """Run models over severity grids: severity curves, nAUC tables with intervals, landscapes.
 

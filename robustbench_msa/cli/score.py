@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_msa.cli import options
+
 if TYPE_CHECKING:
     from robustbench_msa.bridge import Scored
 
@@ -36,9 +38,9 @@ def score(
         typer.Option("--out", "-o", help="Folder of the run; default that of msabench run.", metavar="RUN"),
     ] = None,
     references: Annotated[bool, typer.Option("--references/--no-references", help="Also add chance.")] = True,
-    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the figures at the end.")] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    plots: options.Plots = True,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """Score what other code predicted on exported inputs, beside everything else in the run's folder.
 

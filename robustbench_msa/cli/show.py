@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_msa.cli import options
+
 if TYPE_CHECKING:
     from robustbench_msa.data.dataset import Dataset
     from robustbench_msa.reporting.sample_info import Setting
@@ -29,12 +31,11 @@ def show(
     grid: Annotated[
         str | None, typer.Option("--grid", "-g", help="Severities, at most six are shown; default the paper's.")
     ] = None,
-    modalities: Annotated[
-        str | None, typer.Option(help="Restrict the stress to these, as in text or audio,vision.", metavar="NAMES")
-    ] = None,
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset's name.", metavar="NAME")] = "synth",
-    data: Annotated[Path | None, typer.Option(help="The dataset's file.", metavar="PATH")] = None,
-    split: Annotated[str, typer.Option(help="train, valid or test.", metavar="SPLIT")] = "test",
+    modalities: options.Modalities = None,
+    dataset: options.DatasetName = "synth",
+    data: options.DataPath = None,
+    text: options.TextKind = None,
+    split: options.SplitName = "test",
     seed: Annotated[int, typer.Option(help="Corruption seed.", metavar="SEED")] = 1111,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="For worst-case: the model it is worst for.", metavar="NAME")
@@ -68,13 +69,13 @@ def show(
 
     if gallery is not None:
         fixed = (dataset, split, seed) == ("synth", "test", 1111)
-        if not fixed or any(given is not None for given in (stress, sample, grid, modalities, data, out)):
+        if not fixed or any(given is not None for given in (stress, sample, grid, modalities, data, text, out)):
             raise typer.BadParameter("--gallery shows every stress on synth; the one other option it takes is --model")
         _write_gallery(gallery, model or GALLERY_MODEL)
         return
     if stress is None:
         raise typer.BadParameter("--stress: expected a stress (msabench list stresses), or --gallery FILE.md")
-    loaded = load_dataset(dataset, data)
+    loaded = load_dataset(dataset, data, text)
     setting = _setting(loaded, split, stress, grid, modalities, seed, model)
     chosen = sample or representative(setting)
     info = sample_info(setting, chosen, f"{loaded.name}, {split} split")

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from robustbench_msa.cli import options
+
 
 def status(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> int:
     """Say which cells of a run are done, missing or failed, and how to continue.
 

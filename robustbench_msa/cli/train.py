@@ -9,14 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
+from robustbench_msa.cli import options
+
 
 def train(
     model: Annotated[str | None, typer.Option("--model", "-m", help="The model's name.", metavar="NAME")] = None,
     suite: Annotated[
         str | None, typer.Option("--suite", help="Many trainings: papers, every model here.", metavar="NAME")
     ] = None,
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="The dataset's name.", metavar="NAME")] = "synth",
-    data: Annotated[Path | None, typer.Option(help="The dataset's file.", metavar="PATH")] = None,
+    dataset: options.DatasetName = "synth",
+    data: options.DataPath = None,
     text: Annotated[
         str | None,
         typer.Option(help="Read text as features or tokens; default features, with a backbone tokens.", metavar="KIND"),
@@ -45,7 +47,7 @@ def train(
         list[str] | None,
         typer.Option("--set", help="A hyper-parameter or ablation of the model; repeatable.", metavar="NAME=VALUE"),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")] = "auto",
+    device: options.Device = "auto",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -56,7 +58,7 @@ def train(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Train again what is already there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the configs or the table as JSON.")] = False,
 ) -> int:
     """Train a model, or a suite of them, and write model.safetensors and config.json; selection is on validation only.
