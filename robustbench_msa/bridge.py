@@ -6,7 +6,7 @@ run's folder, where it stands beside the models that were run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from robustbench_msa.evaluation.imported import (
 )
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.prediction_files import read_predictions
+from robustbench_msa.evaluation.preflight import flags_of
+from robustbench_msa.evaluation.preflight_imported import preflight_imported
 from robustbench_msa.evaluation.records import remember
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.run import (
@@ -144,8 +146,14 @@ def score_predictions(
     check_out(folder)
 
     results = imported_results(exported, subject, given)
+    checks = preflight_imported(results)
+    if flags := flags_of(checks):
+        results = [(cell, replace(result, facts={**result.facts, "flags": flags})) for cell, result in results]
     cells = exported.plan(subject)
-    about = {subject.checkpoint: {"model": model, IMPORTED: True, "recipe": recipe, "train_seed": train_seed}}
+    about: dict[str, dict[str, Any]] = {
+        subject.checkpoint: {"model": model, IMPORTED: True, "recipe": recipe, "train_seed": train_seed}
+    }
+    about[subject.checkpoint]["preflight"] = checks
     if references:
         chance, theirs = chance_results(exported)
         results += theirs

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -21,7 +21,8 @@ from robustbench_msa.evaluation import subjects
 from robustbench_msa.evaluation.cells import FIRST_SEED, Request, plan
 from robustbench_msa.evaluation.execute import Progress, Tally, execute
 from robustbench_msa.evaluation.inputs import Inputs
-from robustbench_msa.evaluation.records import recall, remember
+from robustbench_msa.evaluation.preflight import flags_of, preflight_all, stamp
+from robustbench_msa.evaluation.records import manifest_for, recall, remember
 from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.models.checkpoint import check_fits, find_checkpoints, read_checkpoint
@@ -73,7 +74,9 @@ def benchmark(
     batch_size: int = 256,
     out: str | Path | None = None,
     references: bool = True,
+    preflight: bool = True,
     command: str = "robustbench_msa.benchmark(...)",
+    checked: Callable[[str, int], None] | None = None,
     started: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> Benchmark:
@@ -93,24 +96,32 @@ def benchmark(
         device: auto, cpu or cuda.
         out: the run's folder (default: reports/<dataset>-<stress or protocol>).
         references: also run chance, and the oracle where there is one.
+        preflight: stop where a model fails a check (docs/preflight.md); False: go on, and flag it in every table.
         command: what was typed, for the manifest.
+        checked: called after each model's checks with its name and the number of models.
         started: called once with the number of cells to compute, before the first; progress: after each cell.
 
     Raises:
         InputError: anything that cannot be used. Nothing is written then.
     """
-    where = resolve_device(device)
     requests, protocols = parse_requests(names_of(stress), grid, protocol, seeds, modalities)
-    loaded = open_dataset(dataset, data, text, split)
     if batch_size < 1:
         raise InputError(f"batch size: expected 1 or more, got {batch_size}")
-    candidates = _candidates(names_of(model), _paths(checkpoint), recipe, train_seed, loaded, str(where), references)
+    candidates, inputs = resolve(
+        model,
+        checkpoint,
+        recipe=recipe,
+        train_seed=train_seed,
+        dataset=dataset,
+        data=data,
+        text=text,
+        split=split,
+        device=device,
+        references=references,
+    )
+    loaded = inputs.dataset
     folder = Path(out) if out is not None else default_out(loaded.name, split, requests, protocol)
     check_out(folder)
-    for candidate in candidates:  # broken weights show here, before anything is written
-        candidate.load()
-
-    inputs = Inputs(loaded, split, where)
     store = Store(folder)
     cells = [
         cell
@@ -119,17 +130,51 @@ def benchmark(
     ]
     for request in requests:  # parameters that do not fit the data show here, before anything is written
         try_out(request, inputs)
-    planned = remember(store, cells, requests, inputs.setting, _about(loaded, candidates, protocols, command))
+    known = (manifest_for(store, inputs.setting) or {}).get("checkpoints")
+    told = None if checked is None else (lambda name: checked(name, len(candidates)))
+    checks = preflight_all(candidates, inputs, known, stop=preflight, checked=told)
+    flags = {identity: flags_of(found) for identity, found in checks.items()}
+    about = _about(loaded, candidates, protocols, command)
+    for identity, found in checks.items():
+        about["checkpoints"][identity] |= {"preflight": found, "preflight_by": stamp(inputs)}
+    planned = remember(store, cells, requests, inputs.setting, about)
     if started is not None:
         started(len(cells) - len(store.done(cell.key for cell in cells)))
     models = {c.subject.checkpoint: c.load for c in candidates}
-    tally = execute(cells, store, models, inputs, batch_size, progress)
+    tally = execute(cells, store, models, inputs, batch_size, progress, flags)
     if derive(store, planned):  # a file that was damaged since: its cell is computed again
-        again = execute(cells, store, models, inputs, batch_size, progress)
+        again = execute(cells, store, models, inputs, batch_size, progress, flags)
         computed = tally.computed + again.computed
         tally = Tally(again.planned, again.reused - tally.computed, computed, again.failed)
         derive(store, planned)
     return Benchmark(folder, tally)
+
+
+class Resolved(NamedTuple):
+    """What is to be run, and on what."""
+
+    candidates: list[subjects.Candidate]
+    inputs: Inputs
+
+
+def resolve(
+    model: Names = (),
+    checkpoint: str | Path | Sequence[str | Path] = (),
+    *,
+    recipe: str = "clean",
+    train_seed: int | str = FIRST_SEED,
+    dataset: str | Dataset = "synth",
+    data: str | Path | None = None,
+    text: str | None = None,
+    split: str = "test",
+    device: str = "auto",
+    references: bool = True,
+) -> Resolved:
+    """The models that are meant, not loaded yet, and the data. Arguments and errors as of ``benchmark``."""
+    where = resolve_device(device)
+    loaded = open_dataset(dataset, data, text, split)
+    candidates = _candidates(names_of(model), _paths(checkpoint), recipe, train_seed, loaded, str(where), references)
+    return Resolved(candidates, Inputs(loaded, split, where))
 
 
 def open_run(folder: str | Path) -> Benchmark:
@@ -258,7 +303,7 @@ def _about(
 ) -> dict[str, Any]:
     return {
         "command": command,
-        "checkpoints": {c.subject.checkpoint: c.about for c in candidates},
+        "checkpoints": {c.subject.checkpoint: dict(c.about) for c in candidates},
         "dataset": {"notes": list(dataset.notes), "parameters": dict(dataset.parameters), "text_at": dataset.text_at},
         "profile": dataset.profile,
         "protocols": protocols,
@@ -282,4 +327,4 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-__all__ = ["Benchmark", "benchmark", "default_out", "open_run", "resolve_device"]
+__all__ = ["Benchmark", "Resolved", "benchmark", "default_out", "open_run", "resolve", "resolve_device"]

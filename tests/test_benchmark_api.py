@@ -199,10 +199,12 @@ def test_a_model_that_overflows_is_shown_and_not_hidden(tiny: Dataset, shelf: Pa
         model.head.bias.fill_(float("inf"))
     source = read_checkpoint(shelf / "synth" / "late_fusion" / "clean" / "1111")
     write_checkpoint(tmp_path / "bad", model, source.config)
-    result = benchmark(
-        stress="missing", grid="0,0.4", checkpoint=tmp_path / "bad", dataset=tiny, seeds=1, references=False
-    )
+    given = {"checkpoint": tmp_path / "bad", "dataset": tiny, "seeds": 1, "references": False}
+    with pytest.raises(InputError, match="preflight check finite failed: 40 of 40 predictions are NaN or infinite"):
+        benchmark(stress="missing", grid="0,0.4", **given)
+    result = benchmark(stress="missing", grid="0,0.4", preflight=False, **given)
     assert result.tally.complete
+    assert result.cells["flags"].map(list).tolist() == [["finite"]] * 2
     assert (result.cells["nonfinite"] == 40).all()
     mae = result.nauc.query("metric == 'mae'")
     assert mae["nauc"].isna().all()

@@ -20,6 +20,7 @@ from robustbench_msa.cli import (
     show,
     status,
     train,
+    validate,
 )
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app = typer.Typer(
     ),
 )
 app.command("run", epilog=run.EPILOG)(run.run)
+app.command("validate", epilog=validate.EPILOG)(validate.validate)
 app.command("train")(train.train)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.add_typer(plot.app, name="plot")

@@ -53,6 +53,13 @@ def run(
     references: Annotated[
         bool, typer.Option("--references/--no-references", help="Also run chance, and the oracle where there is one.")
     ] = True,
+    preflight: Annotated[
+        bool,
+        typer.Option(
+            "--preflight/--no-preflight",
+            help="Stop where a model fails a check (msabench validate), or go on and flag it in every table.",
+        ),
+    ] = True,
     plots: options.Plots = True,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -61,12 +68,13 @@ def run(
 
     Every model gets exactly the same corrupted inputs. Results go to one folder, a file per cell, as they are made.
     """
+    from robustbench_msa.cli.check_progress import CheckProgress
     from robustbench_msa.cli.display import CellProgress, say
     from robustbench_msa.run import benchmark
 
     show = not (quiet or as_json)
     command = shlex.join(["msabench", *sys.argv[1:]])
-    with CellProgress(show) as progress:
+    with CheckProgress(show) as checks, CellProgress(show) as progress:
         result = benchmark(
             model or [],
             stress or [],
@@ -85,7 +93,9 @@ def run(
             batch_size=batch_size,
             out=out,
             references=references,
+            preflight=preflight,
             command=command,
+            checked=checks.checked,
             started=progress.start,
             progress=progress.cell,
         )
@@ -94,6 +104,8 @@ def run(
         _print_json(result, figures)
     elif show:
         print_tables(result)
+        for line in _flagged(result):
+            say(f"  flag    {line}")
         say(f"{result.tally.computed} cells computed, {result.tally.reused} already there -> {result.out}")
         for stem in figures:
             say(f"  figure  {stem}.png (.pdf, .csv)")
@@ -107,6 +119,13 @@ def _seed(text: str) -> int | str:
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise typer.BadParameter(f"--train-seed: expected a whole number or all, got {text!r}")
     return int(text)
+
+
+def _flagged(result: Benchmark) -> list[str]:
+    from robustbench_msa.evaluation.preflight import remarks
+    from robustbench_msa.evaluation.store import Store
+
+    return remarks(Store(result.out).manifest() or {})
 
 
 def draw(result: Benchmark, show: bool) -> list[Path]:

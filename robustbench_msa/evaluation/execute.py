@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import torch
@@ -44,6 +44,7 @@ def execute(
     inputs: Inputs,
     batch_size: int = 256,
     progress: Progress | None = None,
+    flags: Mapping[str, Sequence[str]] | None = None,
 ) -> Tally:
     """Run the cells that the store does not have.
 
@@ -54,6 +55,7 @@ def execute(
         inputs: the split under stress.
         batch_size: samples per forward pass; no part of a cell's identity.
         progress: called after each cell.
+        flags: what preflight found, by checkpoint identity; kept among each cell's facts.
 
     A cell that raises is recorded with its traceback and left for the next run; the others go on.
     """
@@ -69,6 +71,8 @@ def execute(
                 runner = None  # frees the last model before the next is loaded
                 runner, checkpoint = Runner(models[cell.checkpoint](), inputs, batch_size), cell.checkpoint
             result = runner.run(cell)
+            if found := (flags or {}).get(cell.checkpoint):
+                result = replace(result, facts={**result.facts, "flags": list(found)})
             store.write(cell, result, _runtime(inputs, batch_size, time.perf_counter() - start))
             succeeded = True
         except InputError:

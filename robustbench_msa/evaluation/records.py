@@ -39,15 +39,7 @@ def remember(
         InputError: the folder holds results on other data or another split, or would hold inputs that depend on the
             model beside inputs that all models share.
     """
-    known, requests = store.manifest(), list(requests)
-    if known is not None:
-        for what, ours in (("data", setting.data), ("split", setting.split)):
-            if known["dataset"][what] != ours:
-                theirs = f"{known['dataset']['name']} ({what} {known['dataset'][what][:12]})"
-                raise InputError(
-                    f"{store.root} holds results on {theirs}, this run is on {setting.dataset} ({what} {ours[:12]}); "
-                    "choose another --out"
-                )
+    known, requests = manifest_for(store, setting), list(requests)
     there = _requests(store, known) if known is not None else ()
     stresses = [request.stress for request in (*requests, *there)]
     shared = [stress.label for stress in stresses if not stress.stressor.needs_adversary]
@@ -73,6 +65,20 @@ def remember(
     rows = [{"key": key, "cell": json.dumps(asdict(cell))} for key, cell in all_cells.items()]
     store.write_table("plan", pa.Table.from_pylist(rows, schema=PLAN))
     return recall(store)
+
+
+def manifest_for(store: Store, setting: Setting) -> dict[str, Any] | None:
+    """A folder's manifest so far. Raises InputError where it holds results on other data or another split."""
+    known = store.manifest()
+    if known is not None:
+        for what, ours in (("data", setting.data), ("split", setting.split)):
+            if known["dataset"][what] != ours:
+                theirs = f"{known['dataset']['name']} ({what} {known['dataset'][what][:12]})"
+                raise InputError(
+                    f"{store.root} holds results on {theirs}, this run is on {setting.dataset} ({what} {ours[:12]}); "
+                    "choose another --out"
+                )
+    return known
 
 
 def recall(store: Store) -> Planned:

@@ -102,9 +102,13 @@ def test_score_prints_tables_and_shares_the_folder_of_run(msabench, run, exporte
     assert msabench("status", "reports/synth-missing").code == 0
     manifest = json.loads(Path("reports/synth-missing/manifest.json").read_text("utf-8"))
     assert [command.split()[1] for command in manifest["commands"]] == ["run", "score"]
-    assert {"model": "their.model", "imported": True, "recipe": "", "train_seed": None} in (
-        manifest["checkpoints"].values()
-    )
+    (theirs,) = (about for about in manifest["checkpoints"].values() if about["model"] == "their.model")
+    assert {name: theirs[name] for name in ("imported", "recipe", "train_seed")} == {
+        "imported": True,
+        "recipe": "",
+        "train_seed": None,
+    }
+    assert {check["status"] for check in theirs["preflight"]} == {"pass", "skip"}
     assert run("--stress", "missing", "--grid", "0,0.4", "--seeds", 2, "--no-plots", "--quiet").code == 0
 
 

@@ -299,17 +299,17 @@ def test_status_of_an_unfinished_run(done: Path, msabench) -> None:
 
 
 def test_a_failed_cell_is_exit_code_3_and_how_to_go_on(run, msabench, monkeypatch) -> None:
-    from robustbench_msa.models.late_fusion import LateFusion
+    from robustbench_msa.evaluation.runner import Runner
 
-    fuse, calls = LateFusion.fuse, []
+    usual, calls = Runner.run, []
 
-    def fails_once(self: Any, encoded: Any, present: Any) -> Any:
+    def fails_once(self: Any, cell: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("out of memory\nsecond line")
-        return fuse(self, encoded, present)
+        return usual(self, cell)
 
-    monkeypatch.setattr(LateFusion, "fuse", fails_once)
+    monkeypatch.setattr(Runner, "run", fails_once)
     arguments = ("--stress", "missing", *QUICK, "--out", "r")
     ran = run(*arguments, "--quiet")
     assert ran.code == 3
