@@ -15,16 +15,19 @@ FLOORS = {
     f"{PACKAGE}.version": 0,
     f"{PACKAGE}.atomic": 0,
     "corruptions": 1,
-    f"{PACKAGE}.data": 2,
-    f"{PACKAGE}.models": 2,
-    f"{PACKAGE}.training": 3,
-    f"{PACKAGE}.evaluation": 3,
-    f"{PACKAGE}.analysis": 4,
-    f"{PACKAGE}.reporting": 5,  # over analysis: it shows what analysis made
-    f"{PACKAGE}.run": 6,
-    f"{PACKAGE}.bridge": 7,  # over run: it plans as run does
-    f"{PACKAGE}.cli": 8,
-    PACKAGE: 9,  # the front door offers what lies behind it
+    f"{PACKAGE}.plugins": 2,
+    f"{PACKAGE}.data": 3,
+    f"{PACKAGE}.models": 3,
+    f"{PACKAGE}.published": 3,
+    f"{PACKAGE}.adapters": 4,  # over models: it makes models of other people's
+    f"{PACKAGE}.training": 5,
+    f"{PACKAGE}.evaluation": 5,
+    f"{PACKAGE}.analysis": 6,
+    f"{PACKAGE}.reporting": 7,  # over analysis: it shows what analysis made
+    f"{PACKAGE}.run": 8,
+    f"{PACKAGE}.bridge": 9,  # over run: it plans as run does
+    f"{PACKAGE}.cli": 10,
+    PACKAGE: 11,  # the front door offers what lies behind it
 }
 SOURCES = sorted(p for folder in ("corruptions", PACKAGE) for p in (ROOT / folder).rglob("*.py"))
 

@@ -10,7 +10,9 @@ import typer
 from robustbench_msa.cli import (
     check_table,
     compare,
+    convert,
     export,
+    inspect,
     leaderboard,
     listing,
     plot,
@@ -43,6 +45,8 @@ app.command("leaderboard")(leaderboard.leaderboard)
 app.add_typer(plot.app, name="plot")
 app.command("show")(show.show)
 app.add_typer(listing.app, name="list")
+app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
+app.command("convert", epilog=convert.EPILOG)(convert.convert)
 app.command("status")(status.status)
 app.command("export", epilog=export.EPILOG)(export.export)
 app.command("score", epilog=score.EPILOG)(score.score)

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from corruptions import MODALITIES, Batch, InputError
 
 SPLITS = ("train", "valid", "test")
 PROFILES = ("mosi", "sims", "classification")
+_BLOCK = 1 << 21  # values looked at at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +31,13 @@ class Dataset:
             token and no context), "embeddings" when it is contextual states: neighbours still carry a masked token.
         notes: one line for each thing the reader found and repaired or wants the user to know.
         parameters: what made the data, for generated datasets (JSON values).
+        classes: the names of the classes, in the order of their numbers, for the profile "classification".
+        unimodal_labels: split to modality to labels ``(N,)`` float32 that annotators gave who saw that modality alone
+            (CH-SIMS). No model is scored on them, and they are not part of the fingerprint.
 
     Raises:
         InputError: a split that is missing or empty, labels that are missing or not finite, features that are not
-            finite, dimensions that differ between splits.
+            finite, dimensions that differ between splits, classes that are not whole numbers from 0 to len(classes)-1.
     """
 
     name: str
@@ -41,6 +46,8 @@ class Dataset:
     text_at: str = "embeddings"
     notes: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    unimodal_labels: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -50,6 +57,10 @@ class Dataset:
                 expected = f"expected samples in {', '.join(SPLITS)}"
                 raise InputError(f"{self.name}: split {split!r} is missing or empty; {expected}")
             _check_split(f"{self.name}/{split}", self.splits[split])
+            if self.classes:
+                _check_classes(f"{self.name}/{split}", self.splits[split], self.classes)
+            for modality, labels in self.unimodal_labels.get(split, {}).items():
+                _check_unimodal(f"{self.name}/{split}", modality, labels, len(self.splits[split]))
         dims = {split: dims_of(self.splits[split]) for split in SPLITS}
         if len(set(dims.values())) > 1:
             raise InputError(f"{self.name}: feature dimensions (text, audio, vision) differ between splits: {dims}")
@@ -113,7 +124,30 @@ def _check_split(where: str, batch: Batch) -> None:
         first = batch.ids[bad[0]]
         raise InputError(f"{where}: {len(bad)} labels are NaN or infinite (first: {first}); fix or drop these samples")
     for modality in MODALITIES:
-        x = batch.features(modality)
-        if x.is_floating_point() and not torch.isfinite(x).all():
+        if not is_finite(batch.features(modality)):
             wrong = "hold NaN or infinite values; replace them (the field uses 0)"
             raise InputError(f"{where}: {modality} features {wrong}")
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether all values are, in blocks: ``x`` may be mapped from a file that memory does not hold."""
+    if not x.is_floating_point() or not x.numel():
+        return True
+    rows = max(1, _BLOCK * len(x) // x.numel())
+    return all(bool(torch.isfinite(x[start : start + rows]).all()) for start in range(0, len(x), rows))
+
+
+def _check_classes(where: str, batch: Batch, classes: tuple[str, ...]) -> None:
+    labels = batch.labels
+    assert labels is not None
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InputError(f"{where}: expected labels as whole numbers, the classes, got {labels.dtype}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(classes):
+        expected = f"0 to {len(classes) - 1} ({', '.join(classes[:4])}, ...)"
+        raise InputError(f"{where}: expected classes {expected}, got labels from {low} to {high}")
+
+
+def _check_unimodal(where: str, modality: str, labels: Tensor, n: int) -> None:
+    if modality not in MODALITIES or tuple(labels.shape) != (n,) or not is_finite(labels):
+        raise InputError(f"{where}: expected {n} finite labels for one of {', '.join(MODALITIES)}, got {modality!r}")

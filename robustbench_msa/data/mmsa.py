@@ -1,4 +1,4 @@
-"""Pickles in the MMSA layout: MOSI, MOSEI and CH-SIMS, aligned and unaligned, as the field passes them around.
+"""Pickles in the MMSA layout: MOSI, MOSEI, CH-SIMS and CH-SIMS v2, aligned and unaligned, as they are passed around.
 
 ``{"train", "valid", "test"}`` -> dict of ``id``, ``text``, ``audio``, ``vision``, ``regression_labels`` and, where the
 data has them, ``*_lengths``, ``*_present`` and ``text_bert``. The layout is that of MMSA (Yu et al., ACL 2020; Mao et
@@ -19,8 +19,11 @@ from corruptions import MODALITIES, Batch, InputError
 from robustbench_msa.data.dataset import SPLITS, Dataset, group_of
 from robustbench_msa.data.safe_pickle import load
 
-_SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "dev", "val"), "test": ("test",)}
-_LABEL_RANGE = {"mosi": 3.0, "sims": 1.0}
+SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "dev", "val"), "test": ("test",)}
+LABEL_RANGE = {"mosi": 3.0, "sims": 1.0}
+_WHAT_TUPLES_ARE = " (labels of IEMOCAP in GCNet's layout are read by --dataset iemocap4 or iemocap6)"
+UNIMODAL = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
+"""CH-SIMS: labels by annotators who were given one modality alone."""
 
 TEXT = ("features", "tokens")
 """What text may be read as."""
@@ -40,6 +43,8 @@ def read_mmsa(path: Path, name: str = "mosi", text: str | None = None) -> Datase
     Text as tokens is ``text_bert (N, 3, T_t)``: ids, attention mask, segments. Ids under the mask come first, and there
     are as many as its ones; ``text_lengths`` counts the steps of the features and is not asked.
 
+    Labels of single modalities (``regression_labels_T``, ``_A``, ``_V`` of CH-SIMS) go to ``unimodal_labels``.
+
     Args:
         path: the pickle; ``safe_pickle.load`` says what it may hold.
         name: what the dataset is called. A name that starts with ``sims`` or ``ch-sims`` is scored by the ``sims``
@@ -53,10 +58,15 @@ def read_mmsa(path: Path, name: str = "mosi", text: str | None = None) -> Datase
         InputError: an unreadable file, a missing split or key, shapes that disagree, ids that repeat, lengths of
             audio and vision that are swapped, labels that are not finite; the split and the key are named.
     """
-    data = load(Path(path))
+    return dataset_of(Path(path), load(Path(path)), name, text)
+
+
+def dataset_of(path: Path, data: object, name: str, text: str | None = None) -> Dataset:
+    """What ``read_mmsa`` makes of the data in the pickle, for who has read it; ``path`` opens messages."""
     if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a dict of train, valid and test, got {type(data).__name__}")
-    found = {split: next((n for n in names if n in data), None) for split, names in _SPLIT_NAMES.items()}
+        what = f"{type(data).__name__}{_WHAT_TUPLES_ARE if isinstance(data, tuple) else ''}"
+        raise InputError(f"{path}: expected a dict of train, valid and test, got {what}")
+    found = {split: split_key(data, split) for split in SPLITS}
     for split, key in found.items():
         if key is None or not isinstance(data[key], dict):
             has = _listed(data)
@@ -67,14 +77,29 @@ def read_mmsa(path: Path, name: str = "mosi", text: str | None = None) -> Datase
     tokens = text == "tokens" or (text is None and only_tokens)
     splits = {split: _Split(f"{path}: {split}", data[key], tokens) for split, key in found.items()}
     batches = {split: splits[split].batch() for split in SPLITS}
-    profile = "sims" if name.lower().startswith(("sims", "ch-sims")) else "mosi"
+    unimodal = {split: labels for split in SPLITS if (labels := splits[split].unimodal(len(batches[split])))}
+    profile = profile_of(name)
     notes = [note for split in SPLITS for note in _counts(split, batches[split])]
     notes += [f"{split}/{note}" for split in SPLITS for note in splits[split].notes]
     notes += _across_splits(batches) + _label_notes(batches, profile)
     if not tokens and any("text_bert" in splits[split].fields for split in SPLITS):
         notes.append("text_bert (token ids) is present but the features are used; --text tokens uses the ids")
     text_at = "tokens" if tokens else "embeddings"
-    return Dataset(name, batches, profile=profile, text_at=text_at, notes=tuple(notes))
+    return Dataset(name, batches, profile, text_at, tuple(notes), unimodal_labels=unimodal)
+
+
+def split_key(data: Mapping[Any, Any], split: str) -> str | None:
+    """How a file calls the split."""
+    return next((name for name in SPLIT_NAMES[split] if name in data), None)
+
+
+def profile_of(name: str) -> str:
+    """How a file of this name is scored.
+
+    >>> profile_of("simsv2"), profile_of("mosei"), profile_of("my-data")
+    ('sims', 'mosi', 'mosi')
+    """
+    return "sims" if name.lower().startswith(("sims", "ch-sims")) else "mosi"
 
 
 @dataclass
@@ -197,10 +222,17 @@ class _Split:
             raise self.error(key, f"expected one number for each of {n} ids, got shape {value.shape}")
         return value.reshape(n)
 
-    def labels(self, n: int) -> _Array:
+    def labels(self, n: int, key: str = "regression_labels") -> _Array:
         with np.errstate(over="ignore"):
-            labels: _Array = self.column("regression_labels", n).astype(np.float32)
+            labels: _Array = self.column(key, n).astype(np.float32)
         return labels
+
+    def unimodal(self, n: int) -> dict[str, torch.Tensor]:
+        """Labels given from one modality alone, ``(N,)`` each; those that are not finite are left out and noted."""
+        found = {m: self.labels(n, key) for m, key in UNIMODAL.items() if key in self.fields}
+        broken = [m for m, x in found.items() if not np.isfinite(x).all()]
+        self.notes += [f"{UNIMODAL[m]}: NaN or infinite values among them, left out" for m in broken]
+        return {m: torch.from_numpy(x) for m, x in found.items() if m not in broken}
 
     def present(self, modality: str, n: int) -> _Array:
         key = f"{modality}_present"
@@ -310,7 +342,7 @@ def _across_splits(batches: Mapping[str, Batch]) -> list[str]:
 
 def _label_notes(batches: Mapping[str, Batch], profile: str) -> list[str]:
     labels = torch.cat([batch.labels for batch in batches.values() if batch.labels is not None]).abs()
-    limit = _LABEL_RANGE[profile]
+    limit = LABEL_RANGE[profile]
     outside = int((labels > limit).sum())
     if outside:
         return [f"{outside} labels are outside [-{limit:g}, {limit:g}], the range of the {profile} profile"]

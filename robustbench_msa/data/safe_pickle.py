@@ -9,6 +9,7 @@ names is ever imported.
 
 from __future__ import annotations
 
+import io
 import math
 import pickletools
 import re
@@ -45,9 +46,9 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> object:
     """The data in a pickle file (protocols 0 to 5), without running anything the file says.
 
     Only these are built: NumPy arrays (bool, integers, floats, complex, text, and object arrays of the rest of this
-    list), NumPy scalars and dtypes, and dict, list, tuple, set, frozenset, str, bytes, bytearray, int, float,
-    complex, bool and None. Keys of dicts and members of sets are strings, bytes and plain numbers. Memory stays
-    within a small multiple of the file's size plus what ten million opcodes can make.
+    list; tensors of torch come back as arrays), NumPy scalars and dtypes, and dict, list, tuple, set, frozenset, str,
+    bytes, bytearray, int, float, complex, bool and None. Keys of dicts and members of sets are strings, bytes and plain
+    numbers. Memory stays within a small multiple of the file's size plus what ten million opcodes can make.
 
     Args:
         path: the file; trusted in no way.
@@ -128,13 +129,14 @@ class _Machine:
     """The pickle machine: a stack, marks into it, and a memo."""
 
     def __init__(self, size: int) -> None:
+        self.steps, self.globals = _STEPS, _GLOBALS
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.unbuilt: dict[int, Any] = {}  # arrays and dtypes by id() that await their one BUILD
-        # Data that is made from memoized data costs the file nothing, so all of it is counted. Twice the size:
-        # protocols 0 to 2 hold bytes as text, which is counted when encoded and again as an array.
-        self.budget = 2 * size + _SLACK
+        # Data that is made from memoized data costs the file nothing, so all of it is counted. Three times the size:
+        # protocols 0 to 2 hold bytes as text, counted when it is encoded, as values of a tensor, and as an array.
+        self.budget = 3 * size + _SLACK
 
     def run(self, stream: _Stream) -> Any:
         for count, (opcode, arg, _) in enumerate(pickletools.genops(stream)):  # type: ignore[arg-type]
@@ -142,10 +144,10 @@ class _Machine:
                 raise _Refused(f"more than {_MAX_OPCODES:,} opcodes (features must be arrays, not lists)")
             if opcode.name == "STOP":
                 return self.stack.pop()
-            if opcode.name not in _STEPS:
+            if opcode.name not in self.steps:
                 named = f" {_shown(arg.replace(' ', '.', 1))}" if isinstance(arg, str) else ""
                 raise _Refused(f"refused opcode {opcode.name}{named}")
-            _STEPS[opcode.name](self, arg)
+            self.steps[opcode.name](self, arg)
         raise _Refused("the file is truncated: no STOP")
 
     def spend(self, n: int) -> None:
@@ -194,9 +196,9 @@ class _Machine:
 
     def find(self, module: Any, name: Any) -> None:
         shown = f"{_shown(module)}.{_shown(name)}"
-        if type(module) is not str or type(name) is not str or (module, name) not in _GLOBALS:
+        if type(module) is not str or type(name) is not str or (module, name) not in self.globals:
             raise _Refused(f"refused {shown}")
-        self.stack.append(_Global(shown, _GLOBALS[module, name]))
+        self.stack.append(_Global(shown, self.globals[module, name]))
 
     def stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
@@ -211,6 +213,13 @@ class _Machine:
         except (TypeError, ValueError):
             given = ", ".join(_kind(arg) for arg in args[:6])
             raise _Refused(f"refused {function.name} called with ({given})") from None
+
+    def push_storage(self, _: Any) -> None:
+        """A reference out of the pickle, to the values behind it. In no other place is there anything to refer to."""
+        kind, storage, key, _, count, *_ = self.stack.pop()
+        if kind != "storage" or type(storage) is not _Global or type(key) is not str or type(count) is not int:
+            raise _Refused("refused a tensor that torch does not write")
+        self.stack.append(_Storage(np.dtype(_STORAGES[storage.name.split(".")[1].removesuffix("Storage")]), key, count))
 
     def build(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]
@@ -342,6 +351,66 @@ def _scalar(machine: _Machine, args: tuple[Any, ...]) -> Any:
     return np.frombuffer(data, dtype)[0]
 
 
+def _empty_ordered_dict(machine: _Machine, args: tuple[Any, ...]) -> dict[Any, Any]:
+    """The hooks of a tensor, of which there are none."""
+    if args:
+        raise ValueError("only an empty one")
+    return {}
+
+
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # with these torch.save began its files before they were archives
+_STORAGES = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1"}
+_STORAGES |= {"Byte": "u1", "Bool": "b1"}
+
+
+def _torch_storage(machine: _Machine, args: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+    """The values of a tensor as a flat array. torch pickles them as the bytes of a file that torch.save wrote.
+
+    That file is five pickles (magic number, protocol, byte order, one storage, its key), a count and the values.
+    """
+    (content,) = args
+    raw = _raw(content)
+    machine.spend(len(raw))
+    stream = _Stream(io.BytesIO(raw), len(raw))
+    magic, protocol, system = (_Machine(len(raw)).run(stream) for _ in range(3))
+    if (magic, protocol) != (_MAGIC, _PROTOCOL) or type(system) is not dict or system.get("little_endian") is not True:
+        raise _Refused("refused a tensor that torch did not write on a little-endian machine")
+    inner = _Machine(len(raw))
+    inner.steps, inner.globals = {**_STEPS, "BINPERSID": _Machine.push_storage}, _STORAGE_TYPES
+    dtype, key, count = _exactly(_Storage, inner.run(stream), "reading a tensor")
+    keys = _Machine(len(raw)).run(stream)
+    values = stream.read(stream.left)
+    if keys != [key] or len(values) != 8 + count * dtype.itemsize or int.from_bytes(values[:8], "little") != count:
+        raise _Refused(f"refused a tensor: it claims {count:,} values and holds {max(0, len(values) - 8):,} bytes")
+    return np.frombuffer(values, dtype, offset=8)
+
+
+class _Storage(NamedTuple):
+    """What a storage in a file of torch.save claims to be."""
+
+    dtype: np.dtype[Any]
+    key: str
+    values: int
+
+
+def _tensor(machine: _Machine, args: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+    """An array of a storage, an offset, sizes and steps; what autograd adds is dropped."""
+    storage, offset, shape, strides, *_ = args
+    if not isinstance(storage, np.ndarray) or storage.ndim != 1 or type(strides) is not tuple:
+        raise ValueError("a tensor is made of a storage")
+    size = _size(shape, storage.dtype)
+    if len(strides) != len(shape) or not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *strides)):
+        raise ValueError("as many steps as sizes")
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if size and last >= len(storage):
+        raise _Refused(f"refused a tensor of shape {shape}: it reaches beyond its {len(storage):,} values")
+    machine.spend(size * storage.itemsize)
+    if not size:
+        return np.empty(shape, storage.dtype)
+    steps = tuple(step * storage.itemsize for step in strides)
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False).copy()
+
+
 def _check_text(dtype: np.dtype[Any], data: bytes) -> None:
     """NumPy makes strings of any four bytes, and breaks (SystemError) when one is read that Unicode does not have."""
     if dtype.kind == "U" and data and np.frombuffer(data, f"{dtype.byteorder}u4").max() > sys.maxunicode:
@@ -439,6 +508,13 @@ _GLOBALS: dict[tuple[str, str], Callable[[_Machine, tuple[Any, ...]], Any]] = {
     ("builtins", "frozenset"): _frozenset,
     ("__builtin__", "complex"): _complex,
     ("builtins", "complex"): _complex,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch.storage", "_load_from_bytes"): _torch_storage,
+    ("collections", "OrderedDict"): _empty_ordered_dict,
+}
+
+_STORAGE_TYPES: dict[tuple[str, str], Callable[[_Machine, tuple[Any, ...]], Any]] = {
+    ("torch", f"{name}Storage"): _no_call for name in _STORAGES
 }
 
 _LITERALS = (

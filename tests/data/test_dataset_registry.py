@@ -2,12 +2,14 @@
 
 import pickle
 import re
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
 
 from corruptions import InputError
-from robustbench_msa.data.registry import DATASETS, load_dataset
+from robustbench_msa import plugins
+from robustbench_msa.data.registry import DATASETS, known_datasets, load_dataset
 from robustbench_msa.data.synth import make_synth
 from robustbench_msa.evaluation.subjects import has_oracle, oracle
 
@@ -41,7 +43,7 @@ def test_synth_takes_its_parameters():
         ("synht", r"unknown dataset 'synht' \(did you mean 'synth'\?\); known: synth, .*mosi.*--data PATH"),
         ("synth-explained:sede=2", r"synth-explained: unknown parameter 'sede' \(did you mean 'seed'\?\)"),
         ("synth-explaned", r"unknown dataset 'synth-explaned' \(did you mean 'synth-explained'\?\)"),
-        ("mosi:seed=2", "only synth and synth-explained have parameters"),
+        ("mosi:seed=2", "only synth, synth-explained, iemocap4, iemocap6 have parameters"),
         ("../mosi", "expected a name of letters"),
         ("", "expected a name of letters"),
         ("mosi", "mosi: expected the path of an MMSA pickle, got none; type --dataset mosi --data PATH/TO/FILE.pkl"),
@@ -94,5 +96,40 @@ def test_the_oracle_is_offered_for_what_it_sees_only():
 
 
 def test_every_known_name_has_a_line_for_listings():
-    assert set(DATASETS) == {"synth", "synth-explained", "mosi", "mosei", "sims", "simsv2"}
+    classified = {"mintrec", "mintrec-binary", "iemocap4", "iemocap6"}
+    assert set(DATASETS) == {"synth", "synth-explained", "mosi", "mosei", "sims", "simsv2"} | classified
     assert all(line and "\n" not in line for line in DATASETS.values())
+
+
+def test_plugins_are_datasets_by_name(monkeypatch, capsys, tmp_path):
+    made = make_synth(1, (3, 3, 3))
+    seen = []
+
+    def load(data, text):
+        seen.append((data, text))
+        if text == "tokens":
+            raise KeyError("ids")
+        return made if text is None else text
+
+    offered = EntryPoint("stage-plays", "plays:load", "msabench.datasets")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: {"stage-plays": offered, "mosi": offered})
+    monkeypatch.setattr(EntryPoint, "load", lambda self: load)
+    found = load_dataset("stage-plays", tmp_path)
+    assert (found.name, found.fingerprint) == ("stage-plays", made.fingerprint)
+    assert load_dataset("stage-plays").name == "stage-plays"
+    assert seen == [(tmp_path, None), (None, None)]
+    assert capsys.readouterr().err.count("\n") == 1  # that it is a program is said once
+    assert known_datasets()["stage-plays"] == "a plug-in (plays:load)"
+    assert known_datasets()["mosi"] == DATASETS["mosi"]  # what is built in cannot be replaced
+    with pytest.raises(InputError, match=r"the plug-in plays:load failed \(KeyError: 'ids'\)"):
+        load_dataset("stage-plays", text="tokens")
+    with pytest.raises(InputError, match="expected a Dataset of the plug-in plays:load, got str"):
+        load_dataset("stage-plays", text="features")
+    with pytest.raises(InputError, match=r"unknown dataset 'stage-play' \(did you mean 'stage-plays'\?\)"):
+        load_dataset("stage-play")
+
+
+@pytest.mark.parametrize("name", ["mintrec", "iemocap6:fold=2"])
+def test_folders_are_asked_for(name):
+    with pytest.raises(InputError, match=r"type --dataset (mintrec|iemocap6) --data PATH/TO/FOLDER"):
+        load_dataset(name)

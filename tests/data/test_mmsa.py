@@ -132,6 +132,27 @@ def test_sims_profile(name: str, read: Read) -> None:
     assert noted(read(data, "mosi"), "all labels are within [-1, 1]", "sims")
 
 
+def test_labels_of_single_modalities_are_kept(read: Read) -> None:
+    data = unaligned()
+    for fields in data.values():
+        n = len(fields["id"])
+        fields |= {f"regression_labels_{m}": np.linspace(-1, 1, n) + k for k, m in enumerate("TAV")}
+    data["test"]["regression_labels_V"][0] = np.nan
+    dataset = read(data, "simsv2")
+    assert {s: set(x) for s, x in dataset.unimodal_labels.items()} == {
+        "train": set(MODALITIES),
+        "valid": set(MODALITIES),
+        "test": {"text", "audio"},
+    }
+    audio = dataset.unimodal_labels["train"]["audio"]
+    np.testing.assert_array_equal(audio, np.linspace(0, 2, 5).astype(np.float32))
+    assert noted(dataset, "test/regression_labels_V: NaN or infinite values among them, left out")
+    assert read(unaligned(), "simsv2").fingerprint == dataset.fingerprint  # they change no cell
+    data["test"]["regression_labels_A"] = [1, 2]
+    with pytest.raises(InputError, match="test/regression_labels_A: expected one number for each of 4 ids"):
+        read(data, "simsv2")
+
+
 def test_labels_outside_their_range_are_noted(read: Read) -> None:
     # LABELS in units of [-3, 3]: outside [-1, 1] are 2.4, -3, 3 in train, 2.4 in valid and 2.4, -3 in test
     assert noted(read(unaligned(), "sims"), "6 labels are outside [-1, 1]")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -516,3 +517,88 @@ def test_damage_gives_data_or_an_input_error(
         safe_pickle.load(write(tmp_path_factory.getbasetemp(), bytes(content)))
     except InputError as error:
         assert "expected a pickle" in str(error)  # noqa: PT017  # either outcome is right
+
+
+# Tensors: torch pickles one as a call of its own with the bytes of a file inside.
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_tensors_come_back_as_arrays(protocol: int, tmp_path: Path) -> None:
+    made = {
+        "float": torch.randn(5, 3),
+        "transposed": torch.arange(12).view(3, 4).t(),
+        "part": torch.randn(10)[3:7],
+        "expanded": torch.ones(1).expand(3),
+        "half": torch.randn(2, 2).half(),
+        "bool": torch.tensor([True, False]),
+        "empty": torch.zeros(0, 3),
+        "zeros": torch.zeros(1000),
+        "trained": torch.randn(2, requires_grad=True),
+    }
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(made, protocol=protocol))
+    found: Any = safe_pickle.load(path)
+    for name, tensor in made.items():
+        expected = tensor.detach().numpy()
+        np.testing.assert_array_equal(found[name], expected)
+        assert found[name].dtype == expected.dtype
+        assert found[name].flags.writeable
+
+
+def tensor_pickle(storage: Any, *args: Any) -> bytes:
+    return pickle.dumps(Call(torch._utils._rebuild_tensor_v2, storage, *args), protocol=4)
+
+
+def stored_bytes(count: int = 4) -> bytes:
+    """The bytes that torch pickles for a tensor of so many float32."""
+    typed = torch.randn(count).__reduce_ex__(4)[1][0]
+    content: bytes = typed.__reduce__()[1][0]
+    return content
+
+
+def storage(content: bytes) -> Call:
+    return Call(torch.storage._load_from_bytes, content)
+
+
+HOSTILE_TENSORS: dict[str, Callable[[Path], tuple[bytes, str]]] = {
+    "beyond its values": lambda _: (
+        tensor_pickle(storage(stored_bytes()), 0, (5,), (1,), False, {}),
+        "reaches beyond its 4 values",
+    ),
+    "offset beyond": lambda _: (tensor_pickle(storage(stored_bytes()), 4, (1,), (1,), False, {}), "reaches beyond"),
+    "negative steps": lambda _: (tensor_pickle(storage(stored_bytes()), 3, (4,), (-1,), False, {}), "refused torch"),
+    "without end": lambda _: (
+        tensor_pickle(storage(stored_bytes()), 0, (10**10,), (0,), False, {}),
+        "more bytes than the file",
+    ),
+    "fewer steps": lambda _: (tensor_pickle(storage(stored_bytes()), 0, (2, 2), (1,), False, {}), "refused torch"),
+    "no storage": lambda _: (tensor_pickle(b"x", 0, (1,), (1,), False, {}), "refused torch._utils._rebuild_tensor_v2"),
+    "no bytes": lambda _: (tensor_pickle(storage(b""), 0, (1,), (1,), False, {}), "broken|truncated"),
+    "cut": lambda _: (tensor_pickle(storage(stored_bytes()[:-1]), 0, (4,), (1,), False, {}), "claims 4 values and hol"),
+    "other count": lambda _: (
+        tensor_pickle(storage(stored_bytes() + bytes(4)), 0, (4,), (1,), False, {}),
+        "claims 4 values and holds 20",
+    ),
+    "a program inside": lambda marker: (
+        tensor_pickle(storage(pickle.dumps(Call(os.system, shell(marker)))), 0, (1,), (1,), False, {}),
+        "refused (posix|nt).system",
+    ),
+    "a program for a storage": lambda marker: (
+        tensor_pickle(
+            storage(b"".join(pickle.dumps(x) for x in (safe_pickle._MAGIC, 1001, {"little_endian": True}))
+            + pickle.dumps(Call(os.system, shell(marker)))), 0, (1,), (1,), False, {},
+        ),
+        "refused (posix|nt).system",
+    ),
+    "a reference outside": lambda _: (b"\x80\x04\x8c\x01aQ.", "refused opcode BINPERSID"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_TENSORS)
+def test_hostile_tensors_are_refused(name: str, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    content, message = HOSTILE_TENSORS[name](marker)
+    (tmp_path / "x.pkl").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        safe_pickle.load(tmp_path / "x.pkl")
+    assert not marker.exists()
