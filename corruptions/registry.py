@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import inspect
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
 
 from corruptions.batch import LETTERS, Batch
 from corruptions.composition import compose
@@ -45,6 +51,9 @@ STRESSORS: dict[str, Stressor] = {
         WorstCase(),
     )
 }
+
+PLUGINS = "msabench.stressors"
+"""The group of entry points by which other packages offer stressors: ``my-stress = "my_package.stress:MyStress"``."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +154,51 @@ def find(name: str) -> Stressor:
     """
     parts = [part.strip() for part in name.split("+")]
     for part in parts:
-        if part not in STRESSORS:
-            raise InputError(f"unknown stress {part!r}{did_you_mean(part, STRESSORS)}; known: {', '.join(STRESSORS)}")
+        if part not in STRESSORS and not _plugged_in(part):
+            known = [*STRESSORS, *sorted({entry.name for entry in entry_points(group=PLUGINS)} - set(STRESSORS))]
+            raise InputError(f"unknown stress {part!r}{did_you_mean(part, known)}; known: {', '.join(known)}")
     return STRESSORS[parts[0]] if len(parts) == 1 else compose(tuple(STRESSORS[part] for part in parts))
+
+
+def register(stressor: Stressor) -> Stressor:
+    """Make a stressor of one's own known by its name; the same object again, or another of the same class, is welcome.
+
+    Raises:
+        InputError: no Stressor, a name that is none, or one that is taken.
+    """
+    if not isinstance(stressor, Stressor):
+        raise InputError(f"a stressor must be an instance of corruptions.Stressor, got {type(stressor).__name__}")
+    name = getattr(stressor, "name", "")
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name):
+        raise InputError(f"stressor {name[:80]!r}: expected a name of small letters, digits and -")
+    if type(STRESSORS.get(name, stressor)) is not type(stressor):
+        raise InputError(f"stressor {name}: there is another one of this name; choose another")
+    STRESSORS[name] = stressor
+    return stressor
+
+
+def _plugged_in(name: str) -> bool:
+    """Register the stressor that an installed package offers under this name. It is a program, and it is said so."""
+    found = [entry for entry in entry_points(group=PLUGINS) if entry.name == name]
+    if not found:
+        return False
+    what = f"{name} = {found[0].value}"
+    print(f"msabench: runs the stressor {what}: a program from outside, with your rights", file=sys.stderr)
+    try:
+        made = found[0].load()
+        stressor = made() if isinstance(made, type) else made
+        source = Path(inspect.getfile(type(stressor))).read_bytes()
+        if (called := getattr(stressor, "name", None)) != name:
+            raise InputError(f"the stressor calls itself {called}; the two names must be one")
+        register(stressor)
+    except InputError as error:
+        raise InputError(f"plug-in {what}: {error}") from error
+    except Exception as error:  # whatever a stranger's import raises
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise InputError(f"plug-in {what} cannot be used: {why}") from error
+    # A changed file is another stressor: its hash goes into the version, which every cell's key holds.
+    stressor.version = 1000 * int(hashlib.sha256(source).hexdigest()[:12], 16) + stressor.version
+    return True
 
 
 def _typed(text: str, rest: str) -> dict[str, Value]:

@@ -74,6 +74,8 @@ def benchmark(
     batch_size: int = 256,
     out: str | Path | None = None,
     references: bool = True,
+    name: str | None = None,
+    trust_checkpoint: bool = False,
     preflight: bool = True,
     command: str = "robustbench_msa.benchmark(...)",
     checked: Callable[[str, int], None] | None = None,
@@ -83,11 +85,12 @@ def benchmark(
     """Run models over severity grids and keep everything in one folder. The same call continues where it stopped.
 
     Args:
-        model: names of registered models; each means the checkpoint of this dataset, recipe and train_seed.
+        model: names of registered models; each means the checkpoint of this dataset, recipe and train_seed. Or programs
+            that build one, ``file.py:function`` and ``module:function`` (docs/your-own-model.md).
         stress: stresses, with parameters after a colon; grid: for exactly one stress (default: its paper's grid).
         protocol: a named protocol, or a path ending in .toml, instead of stress and grid.
         modalities: restrict every stress to these (text, audio, vision or their letters).
-        checkpoint: folders with config.json and model.safetensors.
+        checkpoint: folders with config.json and model.safetensors; for a program, files of weights or hub://owner/name.
         recipe, train_seed: which checkpoint of a model ("all": every training seed there is).
         dataset, data: a registered name with its file, or a Dataset. text: what its text is read as, features or tokens
             (default: features where the file has them); with tokens, ``qa_moe`` means ``qa_moe-tokens``.
@@ -96,6 +99,7 @@ def benchmark(
         device: auto, cpu or cuda.
         out: the run's folder (default: reports/<dataset>-<stress or protocol>).
         references: also run chance, and the oracle where there is one.
+        name: what tables call a model from outside. trust_checkpoint: run checkpoints that are programs (pickles).
         preflight: stop where a model fails a check (docs/preflight.md); False: go on, and flag it in every table.
         command: what was typed, for the manifest.
         checked: called after each model's checks with its name and the number of models.
@@ -118,6 +122,8 @@ def benchmark(
         split=split,
         device=device,
         references=references,
+        name=name,
+        trust_checkpoint=trust_checkpoint,
     )
     loaded = inputs.dataset
     folder = Path(out) if out is not None else default_out(loaded.name, split, requests, protocol)
@@ -169,11 +175,18 @@ def resolve(
     split: str = "test",
     device: str = "auto",
     references: bool = True,
+    name: str | None = None,
+    trust_checkpoint: bool = False,
 ) -> Resolved:
     """The models that are meant, not loaded yet, and the data. Arguments and errors as of ``benchmark``."""
     where = resolve_device(device)
     loaded = open_dataset(dataset, data, text, split)
-    candidates = _candidates(names_of(model), _paths(checkpoint), recipe, train_seed, loaded, str(where), references)
+    models, paths = names_of(model), _paths(checkpoint)
+    if not models and not paths:
+        raise InputError("no model: give --model NAME (msabench list models) or --checkpoint FOLDER")
+    labels: dict[str, Any] = {"recipe": recipe, "train_seed": train_seed, "name": name, "trust": trust_checkpoint}
+    outside, models, paths = subjects.from_outside(models, paths, loaded, str(where), **labels)
+    candidates = [*outside, *_candidates(models, paths, recipe, train_seed, loaded, str(where), references)]
     return Resolved(candidates, Inputs(loaded, split, where))
 
 
@@ -273,8 +286,6 @@ def _candidates(
     device: str,
     references: bool,
 ) -> list[subjects.Candidate]:
-    if not models and not paths:
-        raise InputError("no model: give --model NAME (msabench list models) or --checkpoint FOLDER")
     if not dataset.dims[0]:  # text is token ids
         models = [name if name in REFERENCES else name.removesuffix(TOKENS) + TOKENS for name in models]
     given = [read_checkpoint(path) for path in paths]

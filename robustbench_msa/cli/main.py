@@ -12,6 +12,7 @@ from robustbench_msa.cli import (
     compare,
     convert,
     export,
+    init_adapter,
     inspect,
     leaderboard,
     listing,
@@ -53,6 +54,7 @@ app.command("score", epilog=score.EPILOG)(score.score)
 app.command("compare", epilog=compare.EPILOG)(compare.compare)
 app.command("check-table")(check_table.check_table)
 app.command("profile")(profile.profile)
+app.command("init-adapter", epilog=init_adapter.EPILOG)(init_adapter.init_adapter)
 
 INTERRUPTED = 130  # what newer versions of typer make of Ctrl-C themselves
 

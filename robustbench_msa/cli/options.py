@@ -35,11 +35,18 @@ SplitName = Annotated[str, typer.Option(help="train, valid or test.", metavar="S
 Seeds = Annotated[int, typer.Option(help="Number of corruption seeds (1111, 1112, ...).", metavar="N")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")]
 Models = Annotated[
-    list[str] | None, typer.Option("--model", "-m", help="A model's name; repeat for several.", metavar="NAME")
+    list[str] | None,
+    typer.Option("--model", "-m", help="A model's name, or FILE.py:FUNCTION; repeat for several.", metavar="NAME"),
 ]
 Checkpoints = Annotated[
     list[Path] | None,
-    typer.Option("--checkpoint", "-c", help="A folder with config.json and model.safetensors.", metavar="FOLDER"),
+    typer.Option(
+        "--checkpoint", "-c", help="A checkpoint's folder; weights for FILE.py; hub://OWNER/NAME.", metavar="PATH"
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="What tables call a model of your own.", metavar="NAME")]
+TrustCheckpoint = Annotated[
+    bool, typer.Option("--trust-checkpoint", help="Run what the checkpoint asks for: pickles are programs.")
 ]
 Recipe = Annotated[str, typer.Option(help="How the checkpoint was trained.", metavar="NAME")]
 TrainSeed = Annotated[str, typer.Option(help="Its training seed, or all.", metavar="SEED")]

@@ -23,6 +23,8 @@ msabench run --model qa_moe --model rider_moe --recipe spectrum --protocol rider
 
 msabench run --model qa_moe --dataset mosi --data aligned_50.pkl --protocol qa_moe
 
+msabench run --model my_model.py:build --checkpoint best.pth --name mine --stress missing
+
 msabench run --model qa_moe --stress noise --modalities audio,vision
 
 msabench run --model qa_moe --stress noise+missing --grid 0:0.4:0.2x0:0.8:0.2
@@ -37,6 +39,8 @@ def run(
     protocol: options.ProtocolName = None,
     modalities: options.Modalities = None,
     checkpoint: options.Checkpoints = None,
+    name: options.Name = None,
+    trust_checkpoint: options.TrustCheckpoint = False,
     recipe: options.Recipe = "clean",
     train_seed: options.TrainSeed = "1111",
     dataset: options.DatasetName = "synth",
@@ -93,6 +97,8 @@ def run(
             batch_size=batch_size,
             out=out,
             references=references,
+            name=name,
+            trust_checkpoint=trust_checkpoint,
             preflight=preflight,
             command=command,
             checked=checks.checked,

@@ -31,6 +31,8 @@ STYLES = {"pass": "green", "flag": "yellow", "fail": "red", "skip": "dim"}
 def validate(
     model: options.Models = None,
     checkpoint: options.Checkpoints = None,
+    name: options.Name = None,
+    trust_checkpoint: options.TrustCheckpoint = False,
     recipe: options.Recipe = "clean",
     train_seed: options.TrainSeed = "1111",
     dataset: options.DatasetName = "synth",
@@ -65,6 +67,8 @@ def validate(
         split=split,
         device=device,
         references=references,
+        name=name,
+        trust_checkpoint=trust_checkpoint,
     )
     found: list[tuple[Check, ...]] = []
     with CheckProgress(show=not (quiet or as_json)) as progress:

@@ -1,11 +1,13 @@
-"""What can be evaluated: trained checkpoints, and the two references that need none (chance, oracle)."""
+"""What can be evaluated: trained checkpoints, models from outside, and the two references (chance, oracle)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from corruptions import Batch, InputError, Stress
+from corruptions.composition import Composition
 from corruptions.stressor import allowed
+from robustbench_msa.adapters.asked import split_asked
+from robustbench_msa.adapters.building import Outside, build, try_model
+from robustbench_msa.adapters.hub import Place
 from robustbench_msa.data.dataset import Dataset
-from robustbench_msa.evaluation.cells import Cell, Subject
+from robustbench_msa.evaluation.cells import FIRST_SEED, Cell, Subject
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.runner import WholeModel
 from robustbench_msa.models.checkpoint import Checkpoint, load_model
-from robustbench_msa.models.contract import MSAModel, Output
+from robustbench_msa.models.classes import num_classes_of
+from robustbench_msa.models.contract import InputSpec, MSAModel, Output
+from robustbench_msa.models.registry import MODELS, REFERENCES, TOKENS
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,103 @@ def from_checkpoint(checkpoint: Checkpoint, device: str) -> Candidate:
     about = {name: config[name] for name in ("model", "recipe", "train_seed", "dataset", "selection", "parameters")}
     about |= {"weights_sha256": checkpoint.weights_sha256, "path": str(checkpoint.path)}
     return Candidate(subject, lambda: load_model(checkpoint, device), about)
+
+
+def from_outside(
+    models: Sequence[str],
+    paths: Sequence[Path],
+    dataset: Dataset,
+    device: str,
+    *,
+    recipe: str = "clean",
+    train_seed: int | str = FIRST_SEED,
+    name: str | None = None,
+    trust: bool = False,
+) -> tuple[list[Candidate], list[str], list[Path]]:
+    """The models from outside among those asked for, and the names and folders of msabench's own that are left.
+
+    Args:
+        models: names, ``file.py:function``, ``module:function``. paths: folders, files of weights, ``hub://owner/name``.
+        recipe, train_seed: labels, where a card beside the weights does not say otherwise. Several files are the
+            training seeds ``train_seed``, ``train_seed + 1`` and so on, in their order.
+        name: what tables call the model. trust: run checkpoints that are programs.
+
+    Raises:
+        InputError: anything about them that cannot be used; a name for none or several models.
+    """
+    pairs, own_models, own_paths = split_asked(models, paths)
+    if name is not None and len({pair.program for pair in pairs}) != 1:
+        raise InputError(
+            f"--name {name[:80]}: it names one model from outside (--model FILE.py:FUNCTION), not {len(pairs)}"
+        )
+    first = FIRST_SEED if isinstance(train_seed, str) else train_seed
+    made = [
+        from_adapter(p.program, p.weights, dataset, device, recipe=recipe, train_seed=first + i, name=name, trust=trust)
+        for p, i in zip(pairs, _numbers(pairs), strict=True)
+    ]
+    return made, own_models, own_paths
+
+
+def from_adapter(
+    program: str | None,
+    weights: Place | Path | None,
+    dataset: Dataset,
+    device: str,
+    *,
+    recipe: str = "clean",
+    train_seed: int | None = None,
+    name: str | None = None,
+    trust: bool = False,
+) -> Candidate:
+    """A model that a program builds (``file.py:function``) with its weights, or one that is a program itself.
+
+    It is built here for its identity, and again when it is loaded: then it is tried on a few samples.
+
+    Raises:
+        InputError: in one line, whatever is wrong with it.
+    """
+    place = Place(weights) if isinstance(weights, Path) else weights
+    asked = Outside(program, place.path if place else None, spec_of(dataset), trust)
+    built = build(asked)
+    label = checked_label(re.sub(r"[^A-Za-z0-9._-]", "_", built.label) if name is None else name)
+    recipe = str(built.about.get("recipe", recipe))
+    subject = Subject(label, built.version, built.identity, recipe, built.about.get("train_seed", train_seed))
+    about = built.about | {"model": label, "recipe": recipe, "train_seed": subject.train_seed}
+    if "trained_on" in about:
+        about |= {"dataset": {"name": about["trained_on"]}}  # where checkpoints of msabench have it
+    if place is not None and place.name:
+        about |= {"hub": place.name, "revision": place.commit}
+
+    def load() -> MSAModel:
+        again = build(asked)
+        if again.identity != subject.checkpoint:
+            raise InputError(f"{asked.typed}: it built another model the second time; expected the same one every time")
+        model = again.model.to(device)
+        try_model(model, dataset.splits["test"].rows(slice(0, 3)).to(device), asked.typed)
+        return model
+
+    return Candidate(subject, load, about)
+
+
+def spec_of(dataset: Dataset) -> InputSpec:
+    """What a model must know of a dataset to be built for it."""
+    span = (-1.0, 1.0) if dataset.profile == "sims" else (-3.0, 3.0)
+    return InputSpec(dataset.dims, span, num_classes=num_classes_of(dataset), derived=dataset.derived_dims)
+
+
+def checked_label(name: str) -> str:
+    """The name, when it can stand in tables. Raises InputError for one that is taken or is none."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise InputError(f"--name {name[:80]!r}: expected letters, digits, . - and _, up to 64")
+    if name.removesuffix(TOKENS) in (*MODELS, *REFERENCES):
+        raise InputError(f"--name {name}: this is a model of msabench; choose another name, as in --name {name}-theirs")
+    return name
+
+
+def _numbers(pairs: Sequence[tuple[str | None, Any]]) -> list[int]:
+    """The place of each pair among those with the same program."""
+    programs = [program for program, _ in pairs]
+    return [programs[:i].count(program) for i, program in enumerate(programs)]
 
 
 def chance(dataset: Dataset) -> Candidate:
@@ -89,11 +194,10 @@ LOSING = ("missing", "missing-fixed", "missing-random", "frame-missing", "burst"
 
 def _parts(stress: Stress) -> list[tuple[str, dict[str, Any]]]:
     """The stressors of a stress in their order, each with its parameters."""
-    names, options = stress.name.split("+"), dict(stress.options)
-    if len(names) == 1:
-        return [(stress.name, options)]
-    split = [(name.split(".", 1), value) for name, value in options.items()]
-    return [(name, {key: value for (part, key), value in split if part == name}) for name in names]
+    stressor, options = stress.stressor, dict(stress.options)
+    if not isinstance(stressor, Composition):
+        return [(stressor.name, options)]
+    return [(part.name, stressor.options_of(part, options)) for part in stressor.parts]
 
 
 class Oracle:

@@ -1,22 +1,27 @@
-"""Which stresses the oracle has an answer to, and that it is told the noise that was really added."""
+"""Which stresses the oracle has an answer to, that it is told the noise really added; models from outside."""
 
 from __future__ import annotations
 
 import itertools
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from corruptions import MODALITIES, STRESSORS, InputError, Stress
+from robustbench_msa.adapters.hub import Place
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.data.oracle import decisions, posterior
 from robustbench_msa.data.synth import SynthModel, make_synth
+from robustbench_msa.evaluation import subjects
 from robustbench_msa.evaluation.cells import Subject, cell_at, clean_cell
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.runner import Runner
-from robustbench_msa.evaluation.subjects import Oracle, oracle, oracle_covers
+from robustbench_msa.evaluation.subjects import Oracle, from_adapter, from_outside, oracle, oracle_covers
 
 NOISY = {"noise", "noise-lambda", "spectrum"}
 SUBJECT = Subject("oracle", 1, "o" * 64)
@@ -147,3 +152,153 @@ def test_only_synthetic_data_has_one(gappy: Dataset, dataset: Dataset) -> None:
     assert not candidate.covers(Stress.parse("drift"))
     with pytest.raises(InputError, match="oracle: the best prediction is known on the synthetic dataset only, not on"):
         oracle(gappy)
+
+
+# --- the parts of a composition
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("missing:fill=mean", [("missing", {"fill": "mean"})]),
+        ("noise+missing:missing.fill=zeros", [("noise", {"fill": "auto"}), ("missing", {"fill": "zeros"})]),
+        (
+            "frame-missing+missing:modalities=a",
+            [("frame-missing", {"modalities": "a"}), ("missing", {"modalities": "a"})],
+        ),
+    ],
+)
+def test_the_parts_of_a_stress_have_their_own_parameters(text: str, parts: list[tuple[str, dict[str, str]]]) -> None:
+    found = subjects._parts(Stress.parse(text))
+    assert [name for name, _ in found] == [name for name, _ in parts]
+    for (_, options), (_, expected) in zip(found, parts, strict=True):
+        assert expected.items() <= options.items()
+        assert not any("." in key for key in options)
+
+
+# --- models from outside
+
+PROGRAM = """
+import itertools
+import torch
+from torch import nn
+from robustbench_msa.adapters import adapt
+
+numbers = itertools.count()
+
+class Mean(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([float(scale)]))
+
+    def forward(self, text, audio, vision):
+        return {"M": self.scale * text.mean((1, 2)), "gates": torch.ones(len(text), 3) / 3}
+
+def build(spec):
+    assert spec.dims == (48, 24, 16)
+    return adapt(Mean(2), extras={"routing": "gates"})
+
+def named():
+    return adapt(Mean(2), name="their-mean", version=3)
+
+def taken():
+    return adapt(Mean(2), name="qa_moe")
+
+def wide():
+    return nn.Linear(7, 1)
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("mine.py").write_text(PROGRAM, "utf-8")
+    return "mine.py:build"
+
+
+def test_a_model_from_outside_is_a_candidate_like_any_other(program: str, dataset: Dataset) -> None:
+    candidate = from_adapter(program, None, dataset, "cpu", recipe="spectrum", train_seed=5)
+    subject = candidate.subject
+    assert (subject.model, subject.model_version, subject.recipe, subject.train_seed) == (
+        "mine.build",
+        1,
+        "spectrum",
+        5,
+    )
+    assert candidate.covers(Stress.parse("worst-case"))
+    assert candidate.about["selection"] == {"split": "unknown"}
+    assert candidate.about["parameters"] == 1
+    inputs = Inputs(dataset, "test")
+    result = Runner(candidate.load(), inputs, 16).run(clean_cell(subject, inputs.setting))
+    batch = dataset.splits["test"]
+    shown = torch.where(batch.valid("text")[..., None], batch.text, 0.0)
+    np.testing.assert_allclose(result.y_pred, 2 * shown.mean((1, 2)), rtol=1e-5)
+    assert result.extras["routing"].shape == (40, 3)
+
+
+def test_names_and_versions(program: str, dataset: Dataset) -> None:
+    subject = from_adapter("mine.py:named", None, dataset, "cpu").subject
+    assert (subject.model, subject.model_version) == ("their-mean", 3)
+    assert from_adapter("mine.py:named", None, dataset, "cpu", name="other").subject.model == "other"
+    with pytest.raises(InputError, match="--name qa_moe: this is a model of msabench; choose another name"):
+        from_adapter("mine.py:taken", None, dataset, "cpu")
+    for name in ("chance", "late_fusion-tokens", "a b", "", "x" * 65, "../x"):
+        with pytest.raises(InputError, match="--name"):
+            from_adapter(program, None, dataset, "cpu", name=name)
+
+
+def test_it_is_tried_when_it_is_loaded(program: str, dataset: Dataset) -> None:
+    Path("mine.py").write_text(PROGRAM.replace("text.mean((1, 2))", "text @ torch.ones(7)"), "utf-8")
+    candidate = from_adapter(program, None, dataset, "cpu")
+    with pytest.raises(
+        InputError, match=r"a pass over 3 samples \(text \(3, 24, 48\), .* raised RuntimeError: size mism"
+    ):
+        candidate.load()
+
+
+def test_a_program_that_builds_another_model_each_time(program: str, dataset: Dataset) -> None:
+    Path("mine.py").write_text(PROGRAM.replace("float(scale)", "float(next(numbers))"), "utf-8")
+    candidate = from_adapter(program, None, dataset, "cpu")
+    with pytest.raises(InputError, match="it built another model the second time"):
+        candidate.load()
+
+
+def test_weights_beside_their_card(program: str, dataset: Dataset) -> None:
+    for seed in (7, 8, 9):
+        torch.save({"state_dict": {"module.scale": torch.tensor([float(seed)])}, "epoch": 3}, f"{seed}.pth")
+    Path("8.card.json").write_text('{"recipe": "missing", "train_seed": 88, "selection": "test"}', "utf-8")
+    paths = [Path(f"{seed}.pth") for seed in (7, 8, 9)]
+    made, models, rest = from_outside([program, "qa_moe"], paths, dataset, "cpu", train_seed=3, name="mine")
+    assert (models, rest) == (["qa_moe"], [])
+    labels = [(c.subject.model, c.subject.recipe, c.subject.train_seed) for c in made]
+    assert labels == [("mine", "clean", 3), ("mine", "missing", 88), ("mine", "clean", 5)]
+    assert [c.about["selection"]["split"] for c in made] == ["unknown", "test", "unknown"]
+    assert made[0].about["loaded"] == ["took 'state_dict', beside epoch", "took 'module.' off the names"]
+    assert len({c.subject.checkpoint for c in made}) == 3
+    assert [c.load().module.scale.item() for c in made] == [7, 8, 9]  # type: ignore[union-attr]
+
+
+def test_a_name_is_for_one_model(program: str, dataset: Dataset) -> None:
+    for models in (["qa_moe"], [program, "mine.py:named"]):
+        with pytest.raises(InputError, match="--name mine: it names one model from outside"):
+            from_outside(models, [], dataset, "cpu", name="mine")
+
+
+def test_what_is_on_the_hub_is_in_the_manifest(program: str, dataset: Dataset) -> None:
+    Path("repo").mkdir()
+    safetensors.torch.save_file({"scale": torch.tensor([4.0])}, "repo/model.safetensors")
+    about = from_adapter(program, Place(Path("repo"), "owner/name", "abc"), dataset, "cpu").about
+    assert (about["hub"], about["revision"], about["path"]) == (
+        "owner/name",
+        "abc",
+        str(Path("repo/model.safetensors")),
+    )
+
+
+def test_the_data_is_described_to_the_program(dataset: Dataset, gappy: Dataset) -> None:
+    spec = subjects.spec_of(dataset)
+    assert (spec.dims, spec.label_range, spec.num_classes, dict(spec.derived)) == ((48, 24, 16), (-3.0, 3.0), 0, {})
+    classes = {split: b.replace(labels=(b.labels > 0).long()) for split, b in dataset.splits.items()}
+    assert subjects.spec_of(Dataset("two", classes, profile="classification")).num_classes == 2
+    assert subjects.spec_of(Dataset("sims", dataset.splits, profile="sims")).label_range == (-1.0, 1.0)
