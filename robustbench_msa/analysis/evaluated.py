@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from corruptions import Point
 from robustbench_msa.analysis.bootstrap import REPLICATES, group_weights
-from robustbench_msa.analysis.constants import floor
+from robustbench_msa.analysis.constants import best_constant, floor
 from robustbench_msa.analysis.jackknife import influence, leave_one_out
 from robustbench_msa.analysis.metrics import NULL_SCORES, PROFILES, Array, sufficient
 from robustbench_msa.analysis.variance import Score
@@ -75,6 +75,13 @@ class Line:
     members: tuple[str, ...]  # checkpoints, by training seed
 
     @property
+    def label(self) -> str:
+        """For a column that names a line of the run."""
+        seeds = f"mean over {len(self.members)} training seeds" if len(self.members) > 1 else ""
+        seeds = seeds or (f"seed {self.train_seed}" if self.train_seed is not None else "")
+        return ", ".join(filter(None, [self.model, self.recipe, seeds]))
+
+    @property
     def key(self) -> tuple[str, str, int, str]:
         """Their order, whichever run came first."""
         return self.model, self.recipe, -1 if self.train_seed is None else self.train_seed, self.checkpoint
@@ -83,8 +90,8 @@ class Line:
 class Evaluated:
     """The finished cells of a plan. Damaged files are set aside and counted in ``damaged``.
 
-    metrics: M names; floor: ``(M,)``; nulls: ``(M,)`` what a null counts as in means and nAUC (Corr 0, others stay
-    null); weights: ``(B, G)``, the resamples that all cells and lines share.
+    metrics: M names; floor: ``(M,)``, and floor_scores without each group; nulls: ``(M,)`` what a null counts as in
+    means and nAUC (Corr 0, others stay null); weights: ``(B, G)``, the resamples that all cells and lines share.
     """
 
     def __init__(self, store: Reader, planned: Planned, replicates: int = REPLICATES) -> None:
@@ -93,6 +100,7 @@ class Evaluated:
         self.nulls = np.array([NULL_SCORES.get(metric, np.nan) for metric in self.metrics])
         self.damaged = self.n = self.n_groups = 0
         self.floor: Array = np.full(len(self.metrics), np.nan)
+        self.floor_scores = CellScores(self.floor, self.floor[None])
         self.scores: dict[str, CellScores] = {}
         done = store.done(cell.key for cell in planned.cells)
         for cell in planned.cells:
@@ -100,6 +108,7 @@ class Evaluated:
                 if not self.scores:
                     self.n, self.n_groups = len(read.y_true), read.n_groups
                     self.floor = np.array(list(floor(read.y_true, planned.profile).values()))
+                    self.floor_scores = _floor_scores(read, planned.profile)
                 stats = sufficient(*read[:4], planned.profile, read.own)
                 self.scores[cell.key] = CellScores(*leave_one_out(stats, planned.profile))
         self.weights = group_weights(max(self.n_groups, 1), replicates)
@@ -192,6 +201,14 @@ class Evaluated:
         counted = [self.scores[cell.key].counted(self.nulls) for cell in cells]
         by_seed, influences = (np.stack(parts).reshape(*shape, *parts[0].shape) for parts in zip(*counted, strict=True))
         return Score(by_seed, influences.mean(axis=1))
+
+
+def _floor_scores(read: Predictions, profile: str) -> CellScores:
+    """The best constants as a model. Near its best a constant matters little, so without a group it is the same one."""
+    best = {name: best_constant(read.y_true, name, profile) for name in PROFILES[profile].names}
+    constants = {name: np.full(len(read.y_true), constant) for name, constant in best.items()}
+    stats = sufficient(read.y_true, constants[next(iter(best))], read.group, read.n_groups, profile, constants)
+    return CellScores(*leave_one_out(stats, profile))
 
 
 def places_at(member: str, request: Request, point: Point) -> list[Place]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,9 @@ class Curve:
     name: str
     values: ArrayLike
     clean: ArrayLike
+
+    def replicate(self, i: int) -> Curve:
+        return Curve(self.name, np.asarray(self.values)[..., i], np.asarray(self.clean)[..., i])
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,18 @@ class GridCurve:
         """Of the grid."""
         return np.shape(self.values)[: max(len(self.axes), 1)]
 
+    def replicate(self, i: int) -> GridCurve:
+        """One of several, with the floor that they share or its own."""
+        floor, others = np.asarray(self.floor), (self.baseline, self.oracle)
+        return replace(
+            self,
+            values=np.asarray(self.values)[..., i],
+            clean=np.asarray(self.clean)[..., i],
+            floor=floor[..., i] if floor.ndim else floor,
+            baseline=others[0] and others[0].replicate(i),
+            oracle=others[1] and others[1].replicate(i),
+        )
+
     @property
     def stressed(self) -> NDArray[np.bool_]:
         """The cells that CE sums over, in the shape of the grid."""
@@ -78,7 +94,7 @@ class GridCurve:
         severities = np.meshgrid(*(np.asarray(axis, dtype=np.float64) for axis in self.axes), indexing="ij")
         return np.asarray(np.any(severities, axis=0))
 
-    @property
+    @cached_property
     def has_margin(self) -> Array:
         """1 where the clean score beats the floor, else NaN."""
         return self._retention(finite(self.clean))
@@ -141,7 +157,7 @@ class GridCurve:
     def regret(self) -> Array:
         if self.oracle is None:
             return self._null
-        return grid_scores.regret(self.nauc(), self._nauc(self.oracle.values), self.higher_is_better)
+        return grid_scores.regret(self.nauc(), self._nauc(self.oracle.values), self.higher_is_better) + 0.0  # not -0
 
     @property
     def _null(self) -> Array:

@@ -1,6 +1,7 @@
 """All scores of one curve over one grid, and for each that is null the reason.
 
-``grid_report`` is for a table's row, ``grid_replicates`` for its intervals, ``standing`` for its order.
+``grid_report`` is for a table's row, ``grid_reports`` for many, ``grid_replicates`` for a curve that was drawn again
+and again, ``standing`` for a table's order.
 """
 
 from __future__ import annotations
@@ -105,10 +106,10 @@ class Score:
     of_margin: bool = False
     otherwise: Why = _any_grid
 
-    def reported(self, curve: GridCurve) -> Reported:
+    def reported(self, curve: GridCurve, value: float) -> Reported:
+        """The value that this score has on a curve without replicates, or why there is none."""
         reason = self.unsupported(curve) or _no_values(curve.values)
         reason = reason or (_no_margin(curve) if self.of_margin else None)
-        value = float(self.value(curve))
         reason = reason or (None if np.isfinite(value) else self.otherwise(curve))
         return (value, None) if reason is None else (None, reason)
 
@@ -186,7 +187,28 @@ def grid_report(
     curve = GridCurve(axes, values, *ends, higher_is_better, baseline, oracle, as_error, untouched)
     if np.shape(values) != curve.shape:
         raise InputError(f"grid_report: expected values of shape {curve.shape}, got {np.shape(values)}")
-    return {name: score.reported(curve) for name, score in SCORES.items()}
+    return {name: score.reported(curve, float(score.value(curve))) for name, score in SCORES.items()}
+
+
+def grid_reports(curve: GridCurve) -> list[dict[str, Reported]]:
+    """``grid_report`` of each of M curves at once: values ``(A, ..., M)``, clean ``(M,)``, floor ``(M,)`` or ``()``.
+
+    >>> both = grid_reports(GridCurve([[0, 1]], [[0.9, 0.4], [0.5, 0.4]], [0.9, 0.4], 0.5, higher_is_better=True))
+    >>> [report["half_life"] for report in both] == [(0.5, None), (None, NO_MARGIN)]
+    True
+    """
+    found = {name: score.value(curve) for name, score in SCORES.items()}
+    lacking = {name: score.unsupported(curve) for name, score in SCORES.items()}
+    values = np.asarray(curve.values, dtype=np.float64)
+    whole = np.asarray(np.isfinite(values.reshape(-1, values.shape[-1])).all(axis=0))
+
+    def reported(name: str, i: int) -> Reported:
+        value = float(found[name][i])
+        if lacking[name] is not None:
+            return None, lacking[name]
+        return (value, None) if whole[i] and np.isfinite(value) else SCORES[name].reported(curve.replicate(i), value)
+
+    return [{name: reported(name, i) for name in SCORES} for i in range(values.shape[-1])]
 
 
 def grid_replicates(curve: GridCurve) -> dict[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -34,18 +35,25 @@ class Stores:
         self._home.pop(key).set_aside(key, reason)
 
 
-def open_tables(folders: Sequence[str | Path], replicates: int = REPLICATES) -> Tables:
+def open_tables(folders: Sequence[str | Path], replicates: int = REPLICATES, baseline: str | None = None) -> Tables:
     """The tables of several runs' folders together, as if one run had made them.
 
+    Args:
+        baseline: the model that CE divides by; default late_fusion.
+
     Raises:
-        InputError: no folder, one that is none of ours, or runs on different data, splits or profiles.
+        InputError: no folder, one that is none of ours, runs on different data, splits or profiles, or a baseline that
+            is in none of them.
     """
     stores = [Store(Path(folder)) for folder in folders]
-    return Tables(Stores(stores), together([recall(store) for store in stores]), replicates)
+    return Tables(Stores(stores), together([recall(store) for store in stores]), replicates, baseline)
 
 
 def together(plans: Sequence[Planned]) -> Planned:
-    """One plan of several on the same data. The manifest is the first one's."""
+    """One plan of several on the same data. Commands, requests, checkpoints and protocols are those of all of them.
+
+    What else the manifest holds (versions, commit) is the first one's.
+    """
     if not plans:
         raise InputError("merge: expected at least one run's folder")
     first = plans[0]
@@ -58,4 +66,18 @@ def together(plans: Sequence[Planned]) -> Planned:
             raise InputError(f"merge: expected one metric profile, got {first.profile} and {plan.profile}")
     cells = {cell.key: cell for plan in plans for cell in plan.cells}
     requests = tuple(dict.fromkeys(request for plan in plans for request in plan.requests))
-    return Planned(tuple(cells.values()), requests, first.profile, first.manifest)
+    manifest = {**first.manifest, "requests": [request.to_json() for request in requests]}
+    manifest["commands"] = list(dict.fromkeys(line for plan in plans for line in plan.manifest.get("commands", [])))
+    for what in ("checkpoints", "protocols"):
+        # the first to know a checkpoint says how it was trained; what only a later one knows of it is added
+        manifest[what] = _united([plan.manifest.get(what, {}) for plan in plans])
+    return Planned(tuple(cells.values()), requests, first.profile, manifest)
+
+
+def _united(known: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for about in known:
+        for name, value in about.items():
+            both = isinstance(value, dict) and isinstance(found.get(name), dict)
+            found[name] = {**value, **found[name]} if both else found.get(name, value)
+    return found

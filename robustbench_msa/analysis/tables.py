@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from corruptions import Point
-from robustbench_msa.analysis import grid_scores
-from robustbench_msa.analysis.evaluated import Evaluated, Line
+from robustbench_msa.analysis.bootstrap import REPLICATES
+from robustbench_msa.analysis.evaluated import Evaluated, Line, Reader
+from robustbench_msa.analysis.forms import ends
+from robustbench_msa.analysis.grid_rows import GridRow, GridRows
 from robustbench_msa.analysis.intervals import intervals
 from robustbench_msa.analysis.jackknife import few_groups_note
 from robustbench_msa.analysis.metrics import PROFILES, Array
-from robustbench_msa.analysis.over import Over, overs
-from robustbench_msa.analysis.variance import Score, seed_deviations
+from robustbench_msa.analysis.references import References
+from robustbench_msa.analysis.score_intervals import WITH_INTERVAL
+from robustbench_msa.analysis.variance import Score
 from robustbench_msa.evaluation.cells import Cell, Request
 from robustbench_msa.evaluation.records import Planned
 from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
@@ -31,23 +34,25 @@ Row = dict[str, Any]
 _IDENTITY = (
     *("checkpoint", "model", "recipe", "stress", "params", "severity", "severity_2", "condition", "seed", "grid"),
 )
+_SIDES = "low", "high"
 _AT_ONCE = 64  # rows whose intervals are made together
 T = TypeVar("T")
 
 
-class GridRow(NamedTuple):
-    """A row of nauc for each metric. columns, nulls: ``(M,)``."""
-
-    facts: Row
-    columns: dict[str, Array]
-    nulls: Array
-    note: str | None
-    area: Score
-    mean: Score
-
-
 class Tables(Evaluated):
-    """Curves and nauc of one run's folder."""
+    """Curves and nauc of one run's folder.
+
+    baseline: the model that CE divides by; default late_fusion. Which of its lines: ``references.choose``.
+
+    Raises:
+        InputError: a baseline that is not in the run.
+    """
+
+    def __init__(
+        self, store: Reader, planned: Planned, replicates: int = REPLICATES, baseline: str | None = None
+    ) -> None:
+        super().__init__(store, planned, replicates)
+        self.references = References(self, baseline)
 
     def curves(self) -> pa.Table:
         """One row per metric in a cell, and per metric at a point averaged over seeds (null seed)."""
@@ -63,17 +68,21 @@ class Tables(Evaluated):
         """One row per metric, line and requested grid."""
         rows: list[Row] = []
         for some in _batches(self._grids()):
-            low, high = self._intervals([score for row in some for score in (row.area, row.mean)])
+            low, high = self._intervals([score for row in some for score in (row.own.area, row.own.mean)])
+            wanted = [row.intervals.get(name) for row in some for name in WITH_INTERVAL]
+            found = iter(ends(wanted, self.weights))
             for i, row in enumerate(some):
-                columns = {"nauc": row.area.value, "ci_low": low[2 * i], "ci_high": high[2 * i], **row.columns}
-                columns |= {"grid_mean": row.mean.value}
+                columns = {**row.columns, "ci_low": low[2 * i], "ci_high": high[2 * i]}
                 columns |= {"grid_mean_low": low[2 * i + 1], "grid_mean_high": high[2 * i + 1]}
-                made = self._rows(row.facts, columns)
-                for j, entry in enumerate(made):
-                    entry["nulls"] = int(row.nulls[j])
-                    entry["note"] = self._note(row, entry)
-                rows += made
+                columns |= _ends_of(row, low[2 * i], high[2 * i], [next(found) for _ in WITH_INTERVAL])
+                rows += self._grid_rows(row, columns)
         return pa.Table.from_pylist(rows, schema=NAUC)
+
+    def _grid_rows(self, row: GridRow, columns: dict[str, Array]) -> Iterator[Row]:
+        for i, entry in enumerate(self._rows(row.facts, columns)):
+            texts = {name: column[i] for name, column in row.texts.items()}
+            reasons = list(row.reasons[i].items())
+            yield {**entry, **texts, "nulls": int(row.nulls[i]), "note": self._note(row, entry), "reasons": reasons}
 
     def _intervals(self, scores: Sequence[Score]) -> tuple[Array, Array]:
         units = [metric.unit for metric in PROFILES[self.planned.profile].metrics]
@@ -142,53 +151,15 @@ class Tables(Evaluated):
 
     def _grids(self) -> Iterator[GridRow]:
         """Every requested grid, once."""
-        seen = set()
+        rows, seen = GridRows(self, self.references), set()
         for line, request in self.asked():
-            for row in self._grid_rows(line, request):
-                if _identity(row.facts) not in seen:
-                    seen.add(_identity(row.facts))
-                    yield row
-
-    def _grid_rows(self, line: Line, request: Request) -> Iterator[GridRow]:
-        scores = {point: self.score(line, request, point) for point in request.grid.points}
-        known = {point: score for point, score in scores.items() if score is not None}
-        clean = self.clean_cells(line)
-        if not known or clean is None:
-            return
-        cells = [cell for point in known for cell in self.cells_at(line, request, point) or ()]
-        nulls = np.sum([np.isnan(self.scores[cell.key].value) for cell in cells], axis=0)
-        base = np.mean([self.scores[cell.key].counted(self.nulls)[0] for cell in clean], axis=0)
-        whole, *parts = overs(request.grid)
-        if missing := len(scores) - len(known):  # a mean over part of a grid is not the grid's
-            undefined = np.full(len(known), np.nan)
-            note = f"{missing} of {len(scores)} grid points are missing"
-            yield self._grid_row(line, request, whole._replace(area=undefined, note=note), known, base, nulls)
-            return
-        for over in (whole, *parts):
-            yield self._grid_row(line, request, over, known, base, nulls)
-
-    def _grid_row(
-        self, line: Line, request: Request, over: Over, known: dict[Point, Score], clean: Array, nulls: Array
-    ) -> GridRow:
-        here = [known[point] for point in over.points if point in known]
-        area = Score.combined(here, over.area)
-        mean = Score.combined(here, over.mean if len(here) == len(over.points) else over.area)
-        facts = {**self._who(line), "stress": request.stress.name, "params": request.stress.params, "grid": over.grid}
-        facts |= {"n_seeds": len(request.drawn), "claim": mean.claim}
-        higher = [metric.higher_is_better for metric in PROFILES[self.planned.profile].metrics]
-        values = np.stack([score.value for score in here]) + 0 * mean.value  # null where the mean is
-        split = area if over.has_area else mean
-        sd_train, sd_corruption = seed_deviations(split.by_seed)
-        columns = {
-            "worst": np.array([float(grid_scores.worst(values[:, i], up)) for i, up in enumerate(higher)]),
-            "retention": np.array(list(map(grid_scores.retention, area.value, clean, self.floor, higher))),
-            "clean": clean,
-            "floor": self.floor,
-            "sd_train": sd_train,
-            "sd_corruption": sd_corruption,
-            "sd_sampling": split.sd_sampling,
-        }
-        return GridRow(facts, columns, nulls, over.note, area, mean)
+            who = self._who(line)
+            asked_for = {"stress": request.stress.name, "params": request.stress.params, "grid": str(request.grid)}
+            for row in rows.of(line, request) if _identity(who | asked_for) not in seen else ():
+                named = row._replace(facts=who | row.facts)
+                if _identity(named.facts) not in seen:
+                    seen.add(_identity(named.facts))
+                    yield named
 
 
 def cells_table(store: Store, cells: Iterable[Cell]) -> pa.Table:
@@ -224,6 +195,19 @@ def derive(store: Store, planned: Planned) -> int:
     store.write_table("nauc", tables.nauc())
     store.write_table("cells", cells_table(store, tables.cells))
     return tables.damaged
+
+
+def _ends_of(row: GridRow, low: Array, high: Array, found: list[tuple[Array, Array] | None]) -> dict[str, Array]:
+    """The intervals of auc_raw, which is nAUC times the range, and of WITH_INTERVAL. Null where the score is, except
+    that a half-life which is never reached has a lower end."""
+    null = np.full_like(low, np.nan)
+    pairs = {name: pair or (null, null) for name, pair in zip(WITH_INTERVAL, found, strict=True)}
+    pairs |= {"auc_raw": (low * row.span, high * row.span)}
+    columns: dict[str, Array] = {}
+    for name, pair in pairs.items():
+        known = (name == "half_life") | np.isfinite(row.columns[name])
+        columns |= {f"{name}_{side}": np.where(known, end, np.nan) for side, end in zip(_SIDES, pair, strict=True)}
+    return columns
 
 
 def _identity(row: Row) -> tuple[Any, ...]:

@@ -55,6 +55,12 @@ CURVES = pa.schema(
 )
 """One row a metric in a cell. A null seed is the mean over corruption seeds, a null train_seed over training seeds."""
 
+
+def _bounded(score: str) -> list[tuple[str, pa.DataType]]:
+    """A score and its interval."""
+    return [(name, pa.float64()) for name in (score, f"{score}_low", f"{score}_high")]
+
+
 NAUC = pa.schema(
     [
         *_WHO,
@@ -82,12 +88,28 @@ NAUC = pa.schema(
         ("sd_train", pa.float64()),
         ("sd_corruption", pa.float64()),
         ("sd_sampling", pa.float64()),
+        *_bounded("auc_raw"),
+        ("retention_low", pa.float64()),
+        ("retention_high", pa.float64()),
+        *_bounded("half_life"),
+        ("cliff", pa.float64()),
+        ("cliff_at", pa.float64()),
+        ("area_within_5", pa.float64()),
+        ("area_within_10", pa.float64()),
+        *_bounded("ce"),
+        *_bounded("relative_ce"),
+        ("baseline", pa.string()),
+        *_bounded("regret"),
+        ("oracle", pa.string()),
+        ("reasons", pa.map_(pa.string(), pa.string())),
     ]
 )
-"""One row a metric over a grid. ``nulls`` counts undefined cells; ``note`` says why a score is null. ``claim``: the
+"""One row a metric over a grid. ``nulls`` counts undefined cells; ``note`` says why nauc is null. ``claim``: the
 interval is about a checkpoint (groups drawn anew) or a method (training seeds too). The three deviations split the
 variance of nauc, or of grid_mean where there is no nauc: between training seeds, between corruption seeds, and over
-samples of groups (the standard error)."""
+samples of groups (the standard error). ``baseline``: the line whose errors ce and relative_ce divide by; ``oracle``:
+the line that regret is to. ``reasons``: of each score that is null, why. A ``half_life_low`` without a ``half_life_high``
+is an interval that is open above."""
 
 _COMPARED = [
     ("dataset", pa.string()),

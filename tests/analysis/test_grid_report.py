@@ -14,7 +14,7 @@ from corruptions import InputError
 from robustbench_msa.analysis import grid_report as reporting
 from robustbench_msa.analysis.constants import floor
 from robustbench_msa.analysis.grid_curve import Curve, GridCurve
-from robustbench_msa.analysis.grid_report import SCORES, grid_replicates, grid_report, standing
+from robustbench_msa.analysis.grid_report import SCORES, grid_replicates, grid_report, grid_reports, standing
 from robustbench_msa.analysis.grid_scores import error_form, null_as_floor
 from robustbench_msa.analysis.metrics import get_profile, score
 
@@ -255,6 +255,24 @@ def test_replicates_are_the_reports_of_each(axes):
         for name, (value, reason) in report.items():
             value = 0.4 if reason == reporting.NEVER_HALVED else np.nan if value is None else value
             np.testing.assert_allclose(drawn[name][i], value, rtol=1e-12, err_msg=name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), grids, st.booleans(), st.booleans())
+def test_many_reports_at_once_are_the_reports_of_each(data, axes, higher, compared):
+    shape = (*shape_of(axes), 3)
+    curves = arrays.arrays(np.float64, shape, elements=values_in)
+    own, base, ideal = data.draw(curves), data.draw(curves), data.draw(curves)
+    clean, limit = (data.draw(arrays.arrays(np.float64, 3, elements=values_in)) for _ in range(2))
+    others = (Curve("base", base, clean), Curve("oracle", ideal, clean), error) if compared else (None, None, None)
+    together = grid_reports(GridCurve(axes, own, clean, limit, higher, *others))
+    assert len(together) == 3
+    for i, report in enumerate(together):
+        of_one = (Curve("base", base[..., i], clean[i]), Curve("oracle", ideal[..., i], clean[i]), error)
+        alone = grid_report(axes, own[..., i], clean[i], limit[i], higher, *(of_one if compared else others))
+        assert reasons(report) == reasons(alone)
+        for name, (value, _) in alone.items():
+            assert value is None or np.isclose(report[name][0], value, rtol=1e-12)
 
 
 def test_an_interval_of_half_lives_ends_where_the_grid_does():
