@@ -1,4 +1,7 @@
-"""Cross-modal conflict: audio and vision from a sample of the opposite sentiment (RIDER-MoE, C.2), and its control."""
+"""Cross-modal conflict: audio and vision from a sample of the opposite sentiment (RIDER-MoE, C.2), and its control.
+
+Labels that are whole numbers (``torch.int64``) are classes: they have no polarity and no distance, only sameness.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ class Conflict(Stressor):
     The donor is uniform over the half (rounded up) of the opposite-polarity samples that is farthest in label; for
     label 0, or with no opposite polarity in the pool, over the farthest half of all others. Never the host itself.
     A host that lacks a modality to be swapped, or finds no donor that has them, is skipped and counted.
+    Where labels are classes (whole numbers), the donor is uniform over the samples of all other classes.
     """
 
     name = "conflict"
@@ -41,9 +45,9 @@ class Conflict(Stressor):
     uses_pool = True
     acts_on = "av"
 
-    @property
-    def eligible(self) -> Eligible:
-        return farthest_half
+    def eligible(self, classes: bool) -> Eligible:
+        """How donors are found among scores, or among classes."""
+        return other_class if classes else farthest_half
 
     def sources(self, batch: Batch, point: Point, draws: Draws, pool: Batch, options: Options) -> Sources:
         if batch.labels is None or pool.labels is None:
@@ -73,7 +77,9 @@ class Conflict(Stressor):
         new = hosts[known[hosts] == -2]
         if len(new):
             able = np.all(pool.present.cpu().numpy()[:, swap], axis=1)
-            known[new] = choose_donors(batch, new, pool, able, draws, self.eligible)
+            assert pool.labels is not None
+            eligible = self.eligible(classes=not pool.labels.is_floating_point())
+            known[new] = choose_donors(batch, new, pool, able, draws, eligible)
         chosen: Positions = known[hosts]
         return chosen
 
@@ -83,7 +89,8 @@ class ConflictControl(Conflict):
     polarity and the nearest label: what swapping costs by itself.
 
     Of donors equally near, the one with the smallest draw. For label 0 the polarity is 0; with no other sample of the
-    host's polarity in the pool, the nearest of all others.
+    host's polarity in the pool, the nearest of all others. Of classes: a donor of the same class, or of any where the
+    pool has no other sample of it.
     """
 
     name = "conflict-control"
@@ -91,9 +98,8 @@ class ConflictControl(Conflict):
     formula = "where u < c: {a}, {v} or {a,v} from the donor of the same polarity nearest in label"
     source = "beyond the papers: the control of RIDER-MoE's conflict"
 
-    @property
-    def eligible(self) -> Eligible:
-        return nearest_alike
+    def eligible(self, classes: bool) -> Eligible:
+        return same_class if classes else nearest_alike
 
 
 def swaps_of(letters: str) -> NDArray[np.bool_]:
@@ -153,3 +159,17 @@ def nearest_alike(label: float, labels: NDArray[np.float64], others: NDArray[np.
     distance = np.abs(labels[among] - label)
     nearest: Positions = among[distance == distance.min()] if len(among) else among
     return nearest
+
+
+def other_class(label: float, labels: NDArray[np.float64], others: NDArray[np.bool_], rank: Positions) -> Positions:
+    """Positions of the samples of other classes (or, failing that, of all others)."""
+    different = others & (labels != label)
+    found: Positions = (different if different.any() else others).nonzero()[0]
+    return found
+
+
+def same_class(label: float, labels: NDArray[np.float64], others: NDArray[np.bool_], rank: Positions) -> Positions:
+    """Positions of the other samples of the same class (or, failing that, of all others)."""
+    alike = others & (labels == label)
+    found: Positions = (alike if alike.any() else others).nonzero()[0]
+    return found

@@ -84,7 +84,7 @@ class SuiteProgress(Ticker):
         self.begin(total, "trainings")
 
     def epoch(self, training: Training, epoch: int, epochs: int, value: float) -> None:
-        what = f"{training} epoch {epoch}/{epochs}: validation MAE {value:.3f}"
+        what = f"{training} epoch {epoch}/{epochs}: validation {value:.3f}"
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], description=what)
         elif self.show and time.monotonic() - self.printed > PLAIN_SECONDS:

@@ -126,6 +126,8 @@ def _one(
     from robustbench_msa.analysis.metrics import score
     from robustbench_msa.cli.display import Ticker, print_json, say
     from robustbench_msa.data.registry import load_dataset
+    from robustbench_msa.training.loop import criterion_of
+    from robustbench_msa.training.train import spec_of
     from robustbench_msa.training.train import train as run_training
 
     with Ticker(show) as ticker:
@@ -133,12 +135,12 @@ def _one(
         def progress(epoch: int, epochs: int, loss: float, value: float, best: int) -> None:
             if not ticker.total:
                 ticker.begin(epochs - epoch + 1, model)
-            ticker.tick(
-                f"{model} epoch {epoch}/{epochs}: loss {loss:.3f}, validation MAE {value:.3f} (best: epoch {best})"
-            )
+            reached = f"validation {criterion} {value:.3f} (best: epoch {best})"
+            ticker.tick(f"{model} epoch {epoch}/{epochs}: loss {loss:.3f}, {reached}")
 
         notice = say if show else None
         loaded = load_dataset(*dataset)
+        criterion = criterion_of(spec_of(loaded)).name
         checkpoint = run_training(model, loaded, **arguments, score=score, progress=progress, notice=notice)
     if as_json:
         print_json(checkpoint.config)

@@ -17,6 +17,7 @@ from robustbench_msa.data.kinds import KINDS, kind_of
 DATASETS: dict[str, str] = {
     "synth": "synthetic, shaped like CMU-MOSI, made in memory; the best possible prediction is known",
     "synth-explained": "synth with explanations of audio and vision and a comment, as derived inputs; no oracle",
+    "synth-classes": "synth with its score cut into three classes; the best possible prediction is known",
     "mosi": "CMU-MOSI, an MMSA pickle of your own (--data PATH); labels in [-3, 3]",
     "mosei": "CMU-MOSEI, an MMSA pickle of your own (--data PATH); labels in [-3, 3]",
     "sims": "CH-SIMS, an MMSA pickle of your own (--data PATH); labels in [-1, 1]",
@@ -28,7 +29,7 @@ DATASETS: dict[str, str] = {
 }
 """Name to one line for listings. Any other name is welcome with a path."""
 
-GENERATED = ("synth", "synth-explained")
+GENERATED = ("synth", "synth-explained", "synth-classes")
 """Made in memory: they take parameters and read no file."""
 
 IEMOCAP = ("iemocap4", "iemocap6")
@@ -201,6 +202,11 @@ def _synth(name: str, parameters: Mapping[str, str], data: Path | None) -> Datas
     given = _whole_numbers(name, parameters)
     synth = import_module("robustbench_msa.data.synth")  # only when asked for
     sizes = [given.get(split, size) for split, size in zip(SPLITS, synth.SIZES, strict=True)]
+    if name == "synth-classes":
+        in_classes: Dataset = import_module("robustbench_msa.data.synth_classes").make_synth_classes(
+            given.get("seed", 1111), sizes
+        )
+        return in_classes
     made: Dataset = synth.make_synth(given.get("seed", 1111), sizes, explanations=name == "synth-explained")
     return made
 

@@ -114,6 +114,7 @@ def _manifest(layout: str, inputs: Inputs, requests: Sequence[Request], about: d
             "text_at": dataset.text_at,
         },
         "profile": dataset.profile,
+        **({"num_classes": inputs.num_classes} if inputs.num_classes else {}),
         "pool": setting.pool,
         "reference": setting.reference,
         "requests": [request.to_json() for request in requests],

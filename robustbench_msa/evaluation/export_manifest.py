@@ -64,6 +64,11 @@ class Export:
         return np.array(self.manifest["samples"]["labels"], dtype=np.float32)
 
     @property
+    def num_classes(self) -> int:
+        """How many classes the labels are of; 0 for scores."""
+        return int(self.manifest.get("num_classes", 0))
+
+    @property
     def unfinished(self) -> list[str]:
         return [entry["name"] for entry in self.cells if entry["sha256"] is None]
 

@@ -16,6 +16,7 @@ from robustbench_msa.evaluation.export_manifest import FILE, FORMAT, KIND, MADE,
 from robustbench_msa.evaluation.layouts import LAYOUTS
 
 MAX_BYTES = 512 * 2**20
+MAX_CLASSES = 10_000
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LINE = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
@@ -33,12 +34,15 @@ def read_export(folder: Path) -> Export:
     manifest = _read_json(path)
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise InputError(f"{path}: not the manifest of an export; {_EXPECTED}")
+    if "num_classes" in manifest and not _is_count(manifest["num_classes"]):
+        raise InputError(f"{path}: num_classes is not as written; export again into another folder")
     if manifest.get("format") != FORMAT:
         raise InputError(f"{path}: format {_shown(manifest.get('format'))}, this msabench reads format {FORMAT}")
     for name, check in _FIELDS.items():
         if name not in manifest or not check(manifest[name]):
             raise InputError(f"{path}: {name} is missing or not as written; export again into another folder")
     export = Export(folder, manifest)
+    _check_labels(path, export)
     _check_cells(path, export)
     return export
 
@@ -59,6 +63,15 @@ def _read_json(path: Path) -> Any:
 
 def _not_json(text: str) -> Any:
     raise ValueError(text)
+
+
+def _check_labels(path: Path, export: Export) -> None:
+    """Classes are counted and whole, scores are not counted; chance is the constant that goes with them."""
+    count, chance, labels = export.num_classes, export.manifest["chance"], export.labels
+    scores = export.manifest["profile"] != "classification"
+    fits = scores or (labels.min() >= 0 and labels.max() < count and bool((labels == labels.round()).all()))
+    if scores != (count == 0) or scores != ("mean" in chance) or not fits:
+        raise InputError(f"{path}: its labels, num_classes and chance do not go together; export again")
 
 
 def _check_cells(path: Path, export: Export) -> None:
@@ -142,7 +155,17 @@ def _is_samples(value: Any) -> bool:
 
 
 def _is_chance(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_number(value.get(name)) for name in ("mean", "median"))
+    """The constants for scores, or for classes."""
+    if not isinstance(value, dict):
+        return False
+    if set(value) == {"majority", "num_classes"}:
+        majority, count = value["majority"], value["num_classes"]
+        return _is_count(count) and type(majority) is int and 0 <= majority < count
+    return all(_is_number(value.get(name)) for name in ("mean", "median"))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 2 <= value <= MAX_CLASSES
 
 
 def _is_requests(value: Any) -> bool:

@@ -43,18 +43,19 @@ def imported_subject(
     """The model behind the predictions. Its checkpoint is a sha256 over its name and all that it predicted.
 
     Raises:
-        InputError: a name that is none, or that of a model of msabench; a recipe that is not one line.
+        InputError: a name that is none, or that of a model of msabench; a recipe that is not one line; classes or
+            logits for scores, or those of other classes.
     """
     if not _NAME.fullmatch(model):
         raise InputError(f"--model: expected a name of letters, digits, . - and _, got {shown(model)!r}")
     if model.removesuffix(TOKENS) in (*MODELS, *REFERENCES):
         raise InputError(f"--model: {model} is a model of msabench; choose another name, as in {model}-theirs")
+    _check_classes(export, predictions)
     if not _RECIPE.fullmatch(recipe):
         raise InputError(f"--recipe: expected one line of at most 100 characters, got {shown(recipe)!r}")
     digest = hashlib.sha256(json.dumps(["msabench predictions 1", model, export.ids]).encode())
-    for cell, values, given in zip(
-        export.plan(Subject(model, 1, "")), predictions.values, predictions.given, strict=True
-    ):
+    said = predictions.values if predictions.logits is None else predictions.logits
+    for cell, values, given in zip(export.plan(Subject(model, 1, "")), said, predictions.given, strict=True):
         if given:
             digest.update(cell.key.encode())
             digest.update(np.where(np.isnan(values), np.float32(np.nan), values).astype("<f4").tobytes())
@@ -64,19 +65,37 @@ def imported_subject(
 def imported_results(export: Export, subject: Subject, predictions: Predictions) -> Results:
     """The cells that are given, as a run would have made them."""
     cells = zip(export.plan(subject), export.cells, predictions.values, predictions.given, strict=True)
-    return [(cell, _result(export, entry, values, {})) for cell, entry, values, given in cells if given]
+    logits = predictions.logits
+    return [
+        (cell, _result(export, entry, values, {} if logits is None else {"logits": logits[i]}))
+        for i, (cell, entry, values, given) in enumerate(cells)
+        if given
+    ]
+
+
+def _check_classes(export: Export, predictions: Predictions) -> None:
+    count, logits = export.num_classes, predictions.logits
+    if logits is not None and logits.shape[2] != count:
+        expected = f"logits of {count} classes" if count else "one prediction for each id: its labels are scores"
+        raise InputError(f"{export.folder}: expected {expected}, got {logits.shape[2]} logits")
+    known = predictions.values[np.isfinite(predictions.values)]
+    wrong = known[(known < 0) | (known >= count) | (known != np.floor(known))]
+    if count and wrong.size:
+        raise InputError(f"{export.folder}: expected classes, 0 to {count - 1}, got a prediction of {wrong[0]:g}")
 
 
 def chance_results(export: Export) -> tuple[Subject, Results]:
     """Chance, from the training constants in the manifest: the same cells that a run on the dataset has."""
-    model = Chance(**{name: float(export.manifest["chance"][name]) for name in ("mean", "median")})
+    model = Chance.from_constants(export.manifest["chance"])
     identity = identity_of({"model": "chance", "version": model.version, **model.arguments()})
     subject = Subject("chance", model.version, identity)
     with torch.inference_mode():
         output = model.fuse(Encoded({}, {}, {}), torch.ones(len(export.ids), 3, dtype=torch.bool))
-    extras = {name: x.numpy() for name, x in output.extras.items()}
+    extras, y_pred = {name: x.numpy() for name, x in output.extras.items()}, output.prediction.numpy()
+    if export.num_classes:
+        extras, y_pred = {**extras, "logits": y_pred}, y_pred.argmax(axis=1).astype(np.float32)
     cells = zip(export.plan(subject), export.cells, strict=True)
-    return subject, [(cell, _result(export, entry, output.prediction.numpy(), extras)) for cell, entry in cells]
+    return subject, [(cell, _result(export, entry, y_pred, extras)) for cell, entry in cells]
 
 
 def write_results(store: Store, results: Results) -> int:

@@ -14,6 +14,7 @@ from corruptions.measure import probe_of
 from corruptions.stressor import Adversary
 from robustbench_msa.data.dataset import Dataset, batch_fingerprint
 from robustbench_msa.evaluation.cells import Cell, Setting
+from robustbench_msa.models.classes import num_classes_of
 
 DRAWS_BYTES = 2 << 30  # how much memory kept draws may take; beyond it they are made again
 
@@ -44,6 +45,11 @@ class Inputs:
         pool = batch_fingerprint(self.dataset.splits[self.split])
         data = self.dataset.fingerprint
         return Setting(self.dataset.name, data, self.split, pool, self.reference.fingerprint)
+
+    @cached_property
+    def num_classes(self) -> int:
+        """How many classes the labels are of; 0 for scores."""
+        return num_classes_of(self.dataset)
 
     @cached_property
     def probe(self) -> Batch:

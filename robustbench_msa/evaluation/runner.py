@@ -12,14 +12,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from corruptions import MODALITIES, Batch
+from corruptions import MODALITIES, Batch, InputError
 from corruptions.corruption import Corruption, fill_steps, maskable
 from robustbench_msa.evaluation.adversary import ModelAdversary
 from robustbench_msa.evaluation.cells import Cell
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.store import Result
+from robustbench_msa.models.chance import Chance
 from robustbench_msa.models.contract import Encoded, MSAModel, Output, Part, told_derived, told_input
 
 
@@ -157,7 +159,7 @@ class Runner:
     def _result(self, cell: Cell, corruption: Corruption, output: Output) -> Result:
         clean = corruption.clean
         assert clean.labels is not None
-        y_pred = output.prediction.to(torch.float32).cpu().numpy()
+        y_pred, logits = self._predicted(output.prediction)
         facts = {**self.inputs.facts(cell, corruption), "nonfinite": int((~np.isfinite(y_pred)).sum())}
         return Result(
             ids=clean.ids,
@@ -165,9 +167,33 @@ class Runner:
             y_true=clean.labels.to(torch.float32).cpu().numpy(),
             y_pred=y_pred,
             present=corruption.present.cpu().numpy(),
-            extras={name: x.to(torch.float32).cpu().numpy() for name, x in output.extras.items()},
+            extras={name: x.to(torch.float32).cpu().numpy() for name, x in (output.extras | logits).items()},
             facts=facts,
         )
+
+    def _predicted(self, prediction: Tensor) -> tuple[NDArray[np.float32], dict[str, Tensor]]:
+        """Scores, or classes and their logits as an extra. Logits that are not all finite are of no class: NaN.
+
+        Raises:
+            InputError: scores where the dataset has classes, or the other way round; another number of classes.
+        """
+        expected, given = self.inputs.num_classes, prediction.shape[1] if prediction.ndim == 2 else 0
+        if bool(given) != bool(expected) or (given != expected and not self._is_chance):
+            wanted, got = (f"logits of {count} classes" if count else "scores" for count in (expected, given))
+            raise InputError(
+                f"{self.inputs.dataset.name}: expected {wanted}, the model gives {got}; "
+                "pick a checkpoint that was trained on this dataset"
+            )
+        if not given:
+            return prediction.to(torch.float32).cpu().numpy(), {}
+        known = torch.isfinite(prediction).all(dim=1)
+        classes = prediction.argmax(dim=1).to(torch.float32).masked_fill(~known, torch.nan)
+        return classes.cpu().numpy(), {"logits": prediction}
+
+    @property
+    def _is_chance(self) -> bool:
+        """It knows of the classes of the training split alone."""
+        return isinstance(self.model, Chance)
 
 
 def _put(part: Part, hosts: Tensor, source: Part, rows: Tensor) -> Part:

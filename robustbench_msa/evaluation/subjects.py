@@ -160,7 +160,7 @@ def chance(dataset: Dataset) -> Candidate:
 
 
 def has_oracle(dataset: Dataset) -> bool:
-    return dataset.parameters.get("generator") == "synth"
+    return dataset.parameters.get("generator") in ("synth", "synth-classes")
 
 
 def oracle(dataset: Dataset) -> Candidate:
@@ -208,9 +208,13 @@ class Oracle:
     def predict(self, batch: Batch, cell: Cell, inputs: Inputs) -> Output:
         from robustbench_msa.data.oracle import decisions, posterior
         from robustbench_msa.data.synth import SynthModel
+        from robustbench_msa.data.synth_classes import class_probabilities
 
         conflict = float(cell.point.values[0]) if cell.stress == "conflict" else 0.0
         mixture = posterior(batch.to("cpu"), SynthModel.default(), _noise_std(cell, inputs), conflict)
+        if inputs.num_classes:
+            logits = np.log(np.maximum(class_probabilities(mixture), 1e-30))  # an infinite logit would be no prediction
+            return Output(torch.from_numpy(logits).float())
         made = {name: torch.from_numpy(np.asarray(x, dtype=np.float32)) for name, x in decisions(mixture).items()}
         metrics = {f"for_{name}": x for name, x in made.items() if name not in ("mean", "median", "p_positive")}
         return Output(made["mean"], {"p_positive": made["p_positive"], "median": made["median"], **metrics})

@@ -21,13 +21,17 @@ from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimi
 from robustbench_msa.models.layers import (
     SequenceEncoder,
     Standardise,
+    discretise,
     fit_standardisers,
-    labels_of,
+    head_width,
     masked_mean,
     relative_position,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    scores_or_logits,
+    targets_of,
     valid_steps,
     wide_linear,
 )
@@ -91,6 +95,12 @@ class CAMoEConfig:
     d_s, expert_width (the hidden layer of MLP_e), dropout, encoder_layers, encoder_heads, conv_layers: not given. Audio
         and vision have encoder_layers Transformer layers (eq. 1; 0: the encoder that text has); text, already a
         language model's states, has layers.SequenceEncoder with conv_layers.
+
+    Classes (the paper has none but those it cuts the score into): the C classes of mu_c are the data's, whatever C
+    says, y-hat are C logits, and the task loss, that of eq. 4 too, is the cross-entropy. The Gaussian of the soft label
+    needs distances, and classes have no order: (c - y)^2 becomes 0 for the true class and 1 for any other, the rest
+    stays. Where the model's own prediction stands for the label (con_target "prediction", inference_confidence
+    "first_pass") it is the softmax of its logits, 3.6's y-hat to the letter.
 
     L_con is the mean over experts (for their sum, lambda_3 times |E|). Experts that no modality chose keep their share:
     eq. 12 sums over all |E|. Its outer softmax is over values in [0, 1], so no weight is over e times another.
@@ -193,7 +203,7 @@ class CAMoE(MSAModel):
 
     def __init__(self, spec: InputSpec, config: CAMoEConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         c, d = config, config.d_s
         self.encoder = nn.ModuleDict({m: _encoder(m, n, c) for m, n in zip(MODALITIES, spec.dims, strict=True)})
         if c.hypersphere == "layer_norm":
@@ -201,11 +211,14 @@ class CAMoE(MSAModel):
         self.router = nn.ModuleDict({m: nn.Linear(d, c.num_experts, bias=False) for m in MODALITIES})  # w_{e,m}
         if c.expert_network == "mlp":
             self.experts = Experts(c.num_experts, d, c.expert_width, c.dropout)
+        self.C = spec.num_classes or c.C
         if not c.no_RAES:
-            self.prototypes = nn.Parameter(torch.randn(c.C, d) / math.sqrt(d))  # mu_c
+            self.prototypes = nn.Parameter(torch.randn(self.C, d) / math.sqrt(d))  # mu_c
             if c.prototype_norm == "layer_norm":
                 self.prototype_norm = nn.LayerNorm(d)
-        self.output = nn.Sequential(wide_linear(d, d), nn.ReLU(), nn.Dropout(c.dropout), wide_linear(d, 1, gain=1.0))
+        self.output = nn.Sequential(
+            wide_linear(d, d), nn.ReLU(), nn.Dropout(c.dropout), wide_linear(d, head_width(spec), gain=1.0)
+        )
 
     def fit_statistics(self, train: Batch) -> None:
         encoders = (e for e in self.encoder.values() if isinstance(e, SequenceEncoder | TransformerEncoder))
@@ -251,7 +264,7 @@ class CAMoE(MSAModel):
         cos = direction @ unit(self.prototypes).T  # (N, |E|, C)
         if true_class is not None:
             shifted = add_angle(cos, c.nu)
-            of_class = F.one_hot(true_class, c.C).bool()[:, None]  # (N, 1, C)
+            of_class = F.one_hot(true_class, self.C).bool()[:, None]  # (N, 1, C)
             cos = shifted if c.margin == "every_class" else torch.where(of_class, shifted, cos)
         return (c.s * cos).log_softmax(dim=2)
 
@@ -271,38 +284,46 @@ class CAMoE(MSAModel):
         """pi_e ``(N, |E|)`` where there is no label, as inference_confidence says."""
         pi = self.reliability(h_e, log_p)
         if self.config.inference_confidence == "first_pass":
-            pi = self.reliability(h_e, log_p, self.log_soft_label(self.predict(h_e, pi)))
+            pi = self.reliability(h_e, log_p, self.log_soft_prediction(self.predict(h_e, pi)))
         return pi
 
     def predict(self, h_e: Tensor, pi: Tensor) -> Tensor:
-        """y-hat ``(N,)``."""
+        """y-hat ``(N,)``, or logits ``(N, C)``."""
         h_hat = torch.einsum("ne,ned->nd", pi.softmax(dim=1), h_e)  # (N, d)  eq. 12
-        y_hat: Tensor = self.output(h_hat).squeeze(1)  # eq. 13
-        return y_hat
+        return scores_or_logits(self.output(h_hat), self.spec)  # eq. 13
+
+    def true_class(self, y: Tensor) -> Tensor:
+        """The class 0..C-1 of labels ``(N,)``: the score's, or the label itself."""
+        return y if self.spec.num_classes else discretise(y, self.spec.label_range, self.C)
 
     def log_soft_label(self, y: Tensor) -> Tensor:
-        """log y-tilde ``(N, C)`` of scores ``(N,)`` (3.5, above eq. 11)."""
+        """log y-tilde ``(N, C)`` of labels ``(N,)`` (3.5, above eq. 11)."""
         c = self.config
-        centre = class_position(y, self.spec.label_range, c.C)
-        if c.soft_label_at == "class":
-            centre = nearest_class(centre, c.C).to(y.dtype)
-        classes = torch.arange(c.C, device=y.device)
-        exponent = -(classes - centre[:, None]).square() / (2 * c.sigma**2)  # (N, C)
+        classes = torch.arange(self.C, device=y.device)
+        if self.spec.num_classes:
+            squared = (classes != y[:, None]).float()  # (N, C)
+        else:
+            at_class = c.soft_label_at == "class"
+            centre = self.true_class(y).to(y.dtype) if at_class else class_position(y, self.spec.label_range, self.C)
+            squared = (classes - centre[:, None]).square()
+        exponent = -squared / (2 * c.sigma**2)  # (N, C)
         return (exponent.exp() if c.soft_label == "softmax" else exponent).log_softmax(dim=1)
+
+    def log_soft_prediction(self, prediction: Tensor) -> Tensor:
+        """What stands for log y-tilde ``(N, C)`` where the model's own prediction is to."""
+        return prediction.log_softmax(dim=1) if self.spec.num_classes else self.log_soft_label(prediction)
 
     @torch.enable_grad()
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 14 under "total", with its terms; what is ablated is zero. The label is used here and nowhere else."""
-        c, y = self.config, labels_of(batch)
+        c, y = self.config, targets_of(batch, self.spec)
         h = _stack(self.encode(batch)).requires_grad_()  # (N, 3, d)  also where the encoders are frozen
         a = self.allocate(h)
-        true_class = nearest_class(class_position(y, self.spec.label_range, c.C), c.C)
-        log_p, log_soft = self.proximity(a.h_e, true_class), self.log_soft_label(y)
+        log_p, log_soft = self.proximity(a.h_e, self.true_class(y)), self.log_soft_label(y)
         prediction = self.predict(a.h_e, self.training_reliability(a.h_e, log_p, log_soft))
-        error = prediction - y
-        task = error.abs() if c.task_loss == "l1" else error.square()  # (N,)
+        task = sample_losses(prediction, y, c.task_loss)  # (N,)
         if c.con_target == "prediction":
-            log_soft = self.log_soft_label(prediction.detach())
+            log_soft = self.log_soft_prediction(prediction.detach())
         off = task.new_zeros(())
         affinity = off if c.no_L_att and c.no_L_rep else self.affinity(h, task)
         times = 2 if c.pairs == "ordered" else 1
@@ -422,16 +443,6 @@ def class_position(y: Tensor, label_range: tuple[float, float], C: int) -> Tenso
     """
     low, high = label_range
     return (y.clamp(low, high) - low) * ((C - 1) / (high - low))
-
-
-def nearest_class(position: Tensor, C: int) -> Tensor:
-    """The class ``0..C-1``, int64. Halves are rounded to even counted from the middle class: Acc-7's round(y) + 3.
-
-    >>> nearest_class(class_position(torch.tensor([-0.5, 0.5, 1.5]), (-3.0, 3.0), 7), 7).tolist()
-    [3, 3, 5]
-    """
-    middle = (C - 1) // 2
-    return (position - middle).round().long() + middle
 
 
 class Experts(nn.Module):

@@ -21,11 +21,14 @@ from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimi
 from robustbench_msa.models.layers import (
     Standardise,
     fit_standardisers,
-    labels_of,
+    head_width,
     masked_mean,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    scores_or_logits,
+    targets_of,
     valid_steps,
     wide_linear,
 )
@@ -66,12 +69,17 @@ class EMOEConfig:
         I_m log(I_m / w_m), which sums to the divergence of W from I.
     distilled: z of eq. 10-11 are called logits, but a score has one (nothing for a softmax), and eq. 10 concatenates
         them: "features" are the heads' vectors before the score (sec. 1: "multimodal predictive features"); "logits"
-        are the predicted scores with a squared difference as D, for fusion "sum" alone.
+        are the predicted scores with a squared difference as D, for fusion "sum" alone (classes: see below).
     divergence: D of eq. 11 between softmaxes of features; "kl" (of the paper's reference for distillation) or "mse".
     teacher: sec. 3.3 announces distillation "from the multimodal to the unimodal" and eq. 11 points that way, but the
         aim, stated in 1 and around eq. 11, is that the multimodal takes up what single modalities know: "unimodal", the
         weighted mix of eq. 10 is the teacher (its gradient stopped, W's too); "multimodal", the other way round.
     router_hidden: width of the router's first layer, 0 for an eighth of its input as released.
+
+    Classes (MIntRec, table 3; the release has no code for it): each head gives C logits, eq. 4 and 9 are
+    cross-entropies, and y of eq. 5 is in R^C (sec. 3.1): c_m is the squared distance of the softmax of y-hat_m from the
+    one-hot y, in [0, 2]. Classes do have logits, so distilled="logits" is eq. 10-11 to the letter there, with D as
+    ``divergence`` says between softmaxes; the preset "mintrec" has it.
 
     Decided without an option: I carries no gradient (W is "to best fit" it). The router's last layer starts at t times
     PyTorch's default, so that a low t does not start from the "catastrophic disproportion" of sec. 4.2 (as_released:
@@ -152,6 +160,7 @@ _MOSEI = replace(
     attention_dropout_audio=0.0,
     embed_dropout=0.0,
 )
+_MINTREC = replace(_MOSI, distilled="logits")
 _SYNTH = replace(
     _MOSI,
     d_model=32,
@@ -171,7 +180,10 @@ _SEC4 = Optimisation("adam", 1e-4, batch_size=16, epochs=50)  # the optimiser an
 
 
 class Heads(NamedTuple):
-    """What the heads give: w and y_m ``(N, 3)``, z_m ``(N, 3, d)``, z ``(N, p)``, y ``(N,)``."""
+    """What the heads give: w and y_m ``(N, 3)``, z_m ``(N, 3, d)``, z ``(N, p)``, y ``(N,)``.
+
+    Of classes y_m ``(N, 3, C)`` and y ``(N, C)`` are logits.
+    """
 
     w: Tensor
     z_m: Tensor
@@ -189,22 +201,24 @@ class EMOE(MSAModel):
     A Part holds "f_high" f'_m and "route", what the modality adds to the router's first layer: a Linear of a
     concatenation is the sum of a Linear for each member.
 
-    Extras: "routing" W ``(N, 3)`` and "unimodal", the single-modality predictions ``(N, 3)``.
+    Extras: "routing" W ``(N, 3)`` and "unimodal", the single-modality predictions ``(N, 3)``; of classes their logits,
+    "unimodal_logits" ``(N, 3 C)`` (text's classes, audio's, vision's).
     """
 
     name: ClassVar[str] = "emoe"
     paper: ClassVar[str] = "EMOE (Fang et al., CVPR 2025)"
     config_class: ClassVar[type[EMOEConfig]] = EMOEConfig
-    presets: ClassVar[Mapping[str, EMOEConfig]] = {"mosi": _MOSI, "mosei": _MOSEI, "synth": _SYNTH}
+    presets: ClassVar[Mapping[str, EMOEConfig]] = {"mosi": _MOSI, "mosei": _MOSEI, "mintrec": _MINTREC, "synth": _SYNTH}
     optimisation: ClassVar[Mapping[str, Optimisation]] = {
         "mosi": _SEC4,
         "mosei": _SEC4,
+        "mintrec": _SEC4,
         "synth": Optimisation("adamw", 2e-3, 0.5, batch_size=16, epochs=30, grad_clip=1.0, schedule="cosine"),
     }
 
     def __init__(self, spec: InputSpec, config: EMOEConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         c, d, dims = config, config.d_model, dict(zip(MODALITIES, spec.dims, strict=True))
         self.standardise = nn.ModuleDict({m: Standardise(dims[m]) for m in MODALITIES})
         self.conv = nn.ModuleDict({m: _convolution(dims[m], d, getattr(c, f"kernel_{m}")) for m in MODALITIES})
@@ -213,8 +227,9 @@ class EMOE(MSAModel):
         self.router: Router | None = None
         if not c.no_MoME:
             self.router = Router({m: c.router_steps * dims[m] if c.as_released else d for m in MODALITIES}, c)
-        self.head = nn.ModuleDict({m: Head(d, c.output_dropout) for m in MODALITIES})
-        self.fused_head = Head(3 * d if c.fusion == "concat" else d, c.output_dropout)
+        outputs = head_width(spec)
+        self.head = nn.ModuleDict({m: Head(d, outputs, c.output_dropout) for m in MODALITIES})
+        self.fused_head = Head(3 * d if c.fusion == "concat" else d, outputs, c.output_dropout)
         self.dropout_text = nn.Dropout(c.dropout_text)
 
     def _encoder_names(self) -> tuple[str, ...]:
@@ -254,19 +269,22 @@ class EMOE(MSAModel):
             f_c = 3 * f_c
         z, y = self.fused_head(f_c)
         z_m, y_m = zip(*(self.head[m](f_high[:, i]) for i, m in enumerate(MODALITIES)), strict=True)
-        return Heads(w, torch.stack(z_m, dim=1), torch.stack(y_m, dim=1), z, y)
+        scores, score = (scores_or_logits(x, self.spec) for x in (torch.stack(y_m, dim=1), y))
+        return Heads(w, torch.stack(z_m, dim=1), scores, z, score)
 
     def fuse(self, encoded: Encoded, present: Tensor) -> Output:
         heads = self.predict(encoded)
+        if self.spec.num_classes:
+            return Output(heads.y, {"routing": heads.w, "unimodal_logits": heads.y_m.flatten(1)})
         return Output(heads.y, {"routing": heads.w, "unimodal": heads.y_m})
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 12 under "total", with every term it is made of; what is ablated is 0."""
-        c, y = self.config, labels_of(batch)
+        c, y = self.config, targets_of(batch, self.spec)
         heads = self.predict(self.encode(batch))
-        off = y.new_zeros(())
-        l_multi = (y - heads.y).abs().mean()  # eq. 4
-        l_uni = (y[:, None] - heads.y_m).abs().mean()  # eq. 9: over samples, then over the three
+        off = heads.w.new_zeros(())
+        l_multi = sample_losses(heads.y, y, "l1").mean()  # eq. 4
+        l_uni = self.unimodal_losses(heads.y_m, y).mean()  # eq. 9: over samples, then over the three
         l_entropy = off if c.no_MoME or c.no_RE else entropy_loss(heads.w, c.epsilon)
         l_sim = off if c.no_MoME or c.no_WIS else similarity_loss(heads.w, self.importance(heads.y_m, y), c)
         l_balance = l_entropy + c.alpha * l_sim  # eq. 8
@@ -281,9 +299,19 @@ class EMOE(MSAModel):
             "L_ud": l_ud,
         }
 
+    def unimodal_losses(self, y_m: Tensor, y: Tensor) -> Tensor:
+        """The task loss of each single-modality prediction ``(N, 3)`` or ``(N, 3, C)``: ``(N, 3)``."""
+        if self.spec.num_classes:
+            return F.cross_entropy(y_m.flatten(0, 1), y.repeat_interleave(3), reduction="none").view(-1, 3)
+        return (y[:, None] - y_m).abs()
+
     def importance(self, y_m: Tensor, y: Tensor) -> Tensor:
-        """I ``(N, 3)``, without gradient, from the unimodal predictions ``(N, 3)`` and the labels ``(N,)``."""
-        c_m = (y[:, None] - y_m.detach()).square()  # eq. 5
+        """I ``(N, 3)``, without gradient, from the unimodal predictions (or logits) and the labels ``(N,)``."""
+        if self.spec.num_classes:
+            one_hot = F.one_hot(y, self.spec.num_classes)[:, None]  # (N, 1, C)
+            c_m = (one_hot - y_m.detach().softmax(dim=2)).square().sum(dim=2)  # eq. 5
+        else:
+            c_m = (y[:, None] - y_m.detach()).square()  # eq. 5
         return released_importance(c_m) if self.config.as_released else importance(c_m, self.config.epsilon)
 
 
@@ -339,10 +367,13 @@ def combine(h: Tensor, w: Tensor, fusion: str) -> Tensor:
 
 def distillation_loss(heads: Heads, c: EMOEConfig) -> Tensor:
     """One-way distillation between the fused head and the weighted single-modality heads: the teacher is fixed."""
-    z_m, z = (heads.z_m, heads.z) if c.distilled == "features" else (heads.y_m[..., None], heads.y[:, None])
+    scores = heads.y.ndim == 1
+    z_m, z = (heads.z_m, heads.z) if c.distilled == "features" else (heads.y_m, heads.y)
+    if c.distilled == "logits" and scores:
+        z_m, z = z_m[..., None], z[:, None]
     z_uni = combine(z_m, heads.w, c.fusion)  # (N, p)  eq. 10
     student, teacher = (z, z_uni.detach()) if c.teacher == "unimodal" else (z_uni, z.detach())
-    if c.distilled == "logits":
+    if c.distilled == "logits" and scores:
         return (student - teacher).square().mean()  # eq. 11
     if c.as_released or c.divergence == "mse":
         return (student.softmax(dim=1) - teacher.softmax(dim=1)).square().mean()  # eq. 11
@@ -404,16 +435,16 @@ class UnitNorm(nn.Module):
 
 
 class Head(nn.Module):
-    """A prediction head: h ``(N, d)`` to its last features z = h + MLP(h) ``(N, d)`` and a score ``(N,)``."""
+    """A prediction head: h ``(N, d)`` to its last features z = h + MLP(h) ``(N, d)`` and ``(N, outputs)``."""
 
-    def __init__(self, d: int, dropout: float) -> None:
+    def __init__(self, d: int, outputs: int, dropout: float) -> None:
         super().__init__()
         self.mlp = nn.Sequential(wide_linear(d, d, 2.0), nn.ReLU(), nn.Dropout(dropout), wide_linear(d, d, 2.0))
-        self.score = nn.Linear(d, 1)
+        self.score = nn.Linear(d, outputs)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         z = h + self.mlp(h)
-        return z, self.score(z).squeeze(1)
+        return z, self.score(z)
 
 
 class Transformer(nn.Module):

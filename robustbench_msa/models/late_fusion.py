@@ -18,11 +18,14 @@ from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimi
 from robustbench_msa.models.layers import (
     Standardise,
     fit_standardisers,
-    labels_of,
+    head_width,
     masked_mean,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    scores_or_logits,
+    targets_of,
     valid_steps,
     wide_linear,
 )
@@ -30,7 +33,10 @@ from robustbench_msa.models.layers import (
 
 @dataclass(frozen=True)
 class LateFusionConfig:
-    """hidden: width of each unimodal sub-network; fusion: width of the network after them; loss: "l1" or "mse"."""
+    """hidden: width of each unimodal sub-network; fusion: width of the network after them; loss: "l1" or "mse".
+
+    Of classes: C logits and the cross-entropy, whatever ``loss`` says.
+    """
 
     hidden: int = 64
     fusion: int = 64
@@ -64,13 +70,13 @@ class LateFusion(MSAModel):
 
     def __init__(self, spec: InputSpec, config: LateFusionConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         self.standardise = nn.ModuleDict({m: Standardise(d) for m, d in zip(MODALITIES, spec.dims, strict=True)})
         self.subnet = nn.ModuleDict(
             {m: _dnn(d, config.hidden, config.dropout) for m, d in zip(MODALITIES, spec.dims, strict=True)}
         )
         self.post_fusion = _dnn(3 * config.hidden, config.fusion, config.dropout)
-        self.head = wide_linear(config.fusion, 1)
+        self.head = wide_linear(config.fusion, head_width(spec))
 
     def fit_statistics(self, train: Batch) -> None:
         fit_standardisers((s for s in self.standardise.values() if isinstance(s, Standardise)), train)
@@ -83,11 +89,10 @@ class LateFusion(MSAModel):
 
     def fuse(self, encoded: Encoded, present: Tensor) -> Output:
         h = torch.cat([encoded.part(m)["h"] for m in MODALITIES], dim=1)  # (N, 3 hidden)
-        return Output(self.head(self.post_fusion(h)).squeeze(1))  # (N,)
+        return Output(scores_or_logits(self.head(self.post_fusion(h)), self.spec))  # (N,) or (N, C)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        error = self(batch).prediction - labels_of(batch)
-        task = error.abs().mean() if self.config.loss == "l1" else error.square().mean()
+        task = sample_losses(self(batch).prediction, targets_of(batch, self.spec), self.config.loss).mean()
         return {"total": task, "L_task": task}
 
 

@@ -158,21 +158,19 @@ def fit_standardisers(standardisers: Iterable[Standardise], train: Batch) -> Non
         standardise.fit(train.features(modality), train.valid(modality) & train.present[:, i, None])
 
 
-def require_regression_on_features(model: str, spec: InputSpec) -> None:
+def require_text_features(model: str, spec: InputSpec) -> None:
     """The border of every model here.
 
     Raises:
-        InputError: text given as token ids, or a classification dataset.
+        InputError: text given as token ids, or a number of classes that is none.
     """
     if spec.dims[0] == 0:
         raise InputError(
             f"{model}: text is token ids, expected features (N, T, d); train with a text backbone "
             "(--text-backbone NAME), or read the features (--text features)"
         )
-    if spec.num_classes:
-        raise InputError(
-            f"{model}: expected a sentiment score to regress, got {spec.num_classes} classes; use a regression dataset"
-        )
+    if spec.num_classes == 1 or spec.num_classes < 0:
+        raise InputError(f"{model}: expected 0 (a score) or at least 2 classes, got num_classes={spec.num_classes}")
 
 
 def require_features(modality: str, x: Tensor, d: int) -> None:
@@ -189,6 +187,64 @@ def labels_of(batch: Batch) -> Tensor:
     if batch.labels is None:
         raise InputError("loss: the batch has no labels; a training batch needs one score a sample")
     return batch.labels.float()
+
+
+def targets_of(batch: Batch, spec: InputSpec) -> Tensor:
+    """What to predict, ``(N,)``: scores as floats, or classes 0..C-1 as int64.
+
+    Raises:
+        InputError: no labels; labels that are not whole numbers below C.
+    """
+    y = labels_of(batch)
+    if not spec.num_classes:
+        return y
+    classes = y.long()
+    wrong = (classes != y) | (classes < 0) | (classes >= spec.num_classes)
+    if bool(wrong.any()):
+        raise InputError(f"loss: expected classes 0 to {spec.num_classes - 1}, got a label of {y[wrong][0].item():g}")
+    return classes
+
+
+def head_width(spec: InputSpec) -> int:
+    """Outputs of a prediction head: one score, or a logit a class."""
+    return max(1, spec.num_classes)
+
+
+def scores_or_logits(y: Tensor, spec: InputSpec) -> Tensor:
+    """What a head of ``head_width`` gives, ``(..., width)``: scores ``(...)``, or logits as they are."""
+    return y if spec.num_classes else y.squeeze(-1)
+
+
+def sample_losses(prediction: Tensor, y: Tensor, kind: str) -> Tensor:
+    """The task loss of each sample, ``(N,)``.
+
+    Of scores ``(N,)`` the absolute ("l1") or squared ("mse") error; of logits ``(N, C)`` the cross-entropy with the
+    classes y, of either kind.
+
+    >>> sample_losses(torch.tensor([3.0]), torch.tensor([1.0]), "mse").tolist()
+    [4.0]
+    >>> round(sample_losses(torch.tensor([[2.0, 2.0]]), torch.tensor([1]), "mse").item(), 4)  # log 2
+    0.6931
+    """
+    if prediction.ndim == 2:
+        return F.cross_entropy(prediction, y, reduction="none")
+    error = prediction - y
+    return error.abs() if kind == "l1" else error.square()
+
+
+def discretise(y: Tensor, label_range: tuple[float, float], K: int) -> Tensor:
+    """The class 0..K-1 of a score: clipped to the range, rounded to the nearest of K equidistant levels, int64.
+
+    Halves are rounded to even counted from the middle level: for K = 7 on [-3, 3] this is round(clip(y)) + 3, the
+    classes of Acc-7.
+
+    >>> discretise(torch.tensor([-9.0, -0.4, 0.5, 2.6]), (-3.0, 3.0), 7).tolist()
+    [0, 3, 3, 6]
+    """
+    low, high = label_range
+    step, middle = (high - low) / (K - 1), (K - 1) // 2
+    level = ((y.clamp(low, high) - (low + middle * step)) / step).round().long() + middle
+    return level.clamp(0, K - 1)
 
 
 def require_choice(field: str, value: str, choices: tuple[str, ...]) -> None:

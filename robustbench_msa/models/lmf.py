@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from corruptions import MODALITIES, Batch, InputError
 from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimisation, Output, Part
 from robustbench_msa.models.layers import (
-    labels_of,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    targets_of,
 )
 from robustbench_msa.models.tfn import MeanSubnetwork, TextSubnetwork, append_one, fit_subnetworks
 
@@ -46,6 +47,9 @@ class LMFConfig:
     loss: "l1" (release, MMSA; the paper does not say) or "mse".
 
     The paper's d_h is 1 here: h is the prediction (sec. 5.3, d_y = 1; release). It has no ablation but the rank r.
+
+    Classes: d_h = C, so each class has factors of its own (eq. 2: h in R^d_h), and h are the logits of a softmax
+    trained with the cross-entropy, whatever ``loss`` says. The weights of "weighted" are shared, as they carry no d_h.
     """
 
     lstm: int = 128
@@ -99,7 +103,7 @@ class LMF(MSAModel):
 
     def __init__(self, spec: InputSpec, config: LMFConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         c, (text, audio, vision) = config, spec.dims
         self.subnet = nn.ModuleDict(
             {
@@ -109,9 +113,10 @@ class LMF(MSAModel):
             }
         )
         sizes = zip(MODALITIES, (c.text_out, c.audio, c.vision), strict=True)
-        self.factors = nn.ParameterDict({m: nn.Parameter(_xavier(c.r, d + 1)) for m, d in sizes})
+        d_h = (spec.num_classes,) if spec.num_classes else ()
+        self.factors = nn.ParameterDict({m: nn.Parameter(_xavier(*d_h, c.r, d + 1)) for m, d in sizes})
         self.weights = nn.Parameter(_xavier(1, c.r)[0]) if c.fusion == "weighted" else None
-        self.bias = nn.Parameter(torch.zeros(())) if c.bias else None
+        self.bias = nn.Parameter(torch.zeros(d_h)) if c.bias else None
 
     def fit_statistics(self, train: Batch) -> None:
         fit_subnetworks(self.subnet, train)
@@ -121,22 +126,28 @@ class LMF(MSAModel):
         return {"z": self.subnet[modality](x, lengths)}  # (N, d_m - 1)
 
     def fuse(self, encoded: Encoded, present: Tensor) -> Output:
-        projected = [append_one(encoded.part(m)["z"]) @ self.factors[m].T for m in MODALITIES]  # w_m^(i) . z_m, (N, r)
-        h = self.combine(torch.stack(projected))  # (N,)
+        projected = torch.stack([self.project(m, encoded.part(m)["z"]) for m in MODALITIES])
+        h = self.combine(projected)  # (N,), or (N, C)
         return Output(h if self.bias is None else h + self.bias)  # eq. 2
 
+    def project(self, modality: str, z: Tensor) -> Tensor:
+        """w_m^(i) . z_m for each factor i (and class), ``(N, r)`` or ``(N, C, r)``, from ``(N, d_m - 1)``."""
+        factors = self.factors[modality]
+        projected: Tensor = append_one(z) @ factors.flatten(0, -2).T  # (N, r), or (N, C r)
+        return projected.view(len(z), *factors.shape[:-1])
+
     def combine(self, projected: Tensor) -> Tensor:
-        """h ``(N,)`` from the projections ``(M, N, r)`` of each modality on its r factors."""
+        """h ``(N, ...)`` from the projections ``(M, N, ..., r)`` of each modality on its r factors."""
         if self.config.fusion == "product_of_sums":
-            return projected.sum(dim=2).prod(dim=0)  # eq. 6
-        products = projected.prod(dim=0)  # (N, r)
-        return products.sum(dim=1) if self.weights is None else products @ self.weights  # eq. 8
+            return projected.sum(dim=-1).prod(dim=0)  # eq. 6
+        products = projected.prod(dim=0)  # (N, ..., r)
+        return products.sum(dim=-1) if self.weights is None else products @ self.weights  # eq. 8
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        error = self(batch).prediction - labels_of(batch)
-        task = error.square().mean() if self.config.loss == "mse" else error.abs().mean()
+        task = sample_losses(self(batch).prediction, targets_of(batch, self.spec), self.config.loss).mean()
         return {"total": task, "L_task": task}
 
 
-def _xavier(rows: int, columns: int) -> Tensor:
-    return torch.randn(rows, columns) * math.sqrt(2 / (rows + columns))
+def _xavier(*shape: int) -> Tensor:
+    """``(..., rows, columns)`` from a normal distribution (Glorot and Bengio 2010)."""
+    return torch.randn(*shape) * math.sqrt(2 / (shape[-2] + shape[-1]))

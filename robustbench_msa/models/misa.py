@@ -1,4 +1,4 @@
-"""MISA: modality-invariant and modality-specific representations. Equations 1 to 10 and 12, numbered on the lines.
+"""MISA: modality-invariant and modality-specific representations. Equations 1 to 12, numbered on the lines.
 
 D. Hazarika, R. Zimmermann, S. Poria, "MISA: Modality-Invariant and -Specific Representations for Multimodal Sentiment
 Analysis" (ACM MM 2020). Symbols: N samples, d_h = d_model, c the common (invariant) space, p a private (specific) one.
@@ -21,11 +21,14 @@ from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimi
 from robustbench_msa.models.layers import (
     Standardise,
     fit_standardisers,
-    labels_of,
+    head_width,
     masked_mean,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    scores_or_logits,
+    targets_of,
     valid_steps,
     wide_linear,
 )
@@ -48,6 +51,8 @@ class MISAConfig:
     input_dropout: on the standardised features; the paper has none.
     The encoders E_c, E_p are one linear layer and a sigmoid, the decoders D one linear layer, G two (release); weights
     start as in layers.wide_linear, the LSTMs' recurrent ones orthogonal (release), their forget gates open (bias 2).
+
+    Classes: the paper's own way, C logits and the cross-entropy (eq. 11) in place of eq. 12.
 
     Ablations: no_L_sim, no_L_diff, no_L_recon take a term out of eq. 5, and with L_recon the decoders. variant: "misa";
     "base" fuses the u_m, without subspaces and so without the three terms; "inv" has the invariant space alone (L_sim
@@ -135,7 +140,7 @@ class MISA(MSAModel):
 
     def __init__(self, spec: InputSpec, config: MISAConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         c, d = config, config.d_model
         dims = dict(zip(MODALITIES, spec.dims, strict=True))
         self.standardise = nn.ModuleDict({m: Standardise(dims[m]) for m in MODALITIES})
@@ -150,7 +155,10 @@ class MISA(MSAModel):
         self.fusion = FusionLayer(d, c.heads, c.d_ff, c.fusion_dropout)
         width = 3 * len(c.fused) * d
         self.G = nn.Sequential(
-            wide_linear(width, width // 2), nn.Dropout(c.dropout), nn.ReLU(), wide_linear(width // 2, 1, gain=1.0)
+            wide_linear(width, width // 2),
+            nn.Dropout(c.dropout),
+            nn.ReLU(),
+            wide_linear(width // 2, head_width(spec), gain=1.0),
         )
 
     def fit_statistics(self, train: Batch) -> None:
@@ -173,12 +181,12 @@ class MISA(MSAModel):
     def fuse(self, encoded: Encoded, present: Tensor) -> Output:
         vectors = [encoded.part(m)[kind] for kind in self.config.fused for m in MODALITIES]
         h = self.fusion(torch.stack(vectors, dim=1))  # (N, 6, d_h)
-        return Output(self.G(h.flatten(1)).squeeze(1))  # (N,)
+        return Output(scores_or_logits(self.G(h.flatten(1)), self.spec))  # (N,) or (N, C)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        encoded, y, weights = self.encode(batch), labels_of(batch), self.config.terms
+        encoded, y, weights = self.encode(batch), targets_of(batch, self.spec), self.config.terms
         losses = {"L_sim": self.similarity_loss, "L_diff": self.difference_loss, "L_recon": self.reconstruction_loss}
-        task = (self.fuse(encoded, batch.present).prediction - y).square().mean()  # eq. 12
+        task = sample_losses(self.fuse(encoded, batch.present).prediction, y, "mse").mean()  # eq. 11 or 12
         terms = {name: losses[name](encoded) for name in weights}
         total = task + sum(weight * terms[name] for name, weight in weights.items())  # eq. 5
         return {"total": total, "L_task": task, **terms}

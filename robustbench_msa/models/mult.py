@@ -20,11 +20,14 @@ from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimi
 from robustbench_msa.models.layers import (
     Standardise,
     fit_standardisers,
-    labels_of,
+    head_width,
     masked_mean,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    scores_or_logits,
+    targets_of,
     valid_steps,
     wide_linear,
 )
@@ -50,6 +53,9 @@ class MulTConfig:
         steps, by padded lengths; the paper does not, nor is it done here.
     Positions: added once, to the convolved input (eq. 3); the release scales that by sqrt(d) and adds them in every
         transformer. Feed-forward layers are 4 d wide (release). Weights start as in layers.wide_linear.
+
+    Classes: C logits and the cross-entropy in place of the absolute error. (The paper's IEMOCAP is four binary
+        problems; here classes exclude each other.)
 
     Ablations (table 4). variant: "crossmodal" is MulT; "intermediate": sources are intermediate-level features, for
     which each pair's two streams attend to one another block by block; "late_fusion": one self-attention transformer
@@ -147,7 +153,7 @@ class MulT(MSAModel):
 
     def __init__(self, spec: InputSpec, config: MulTConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         c, d = config, config.d_model
         kernels = (c.kernel_t, c.kernel_a, c.kernel_v)
         self.standardise = nn.ModuleDict({m: Standardise(k) for m, k in zip(MODALITIES, spec.dims, strict=True)})
@@ -164,7 +170,7 @@ class MulT(MSAModel):
         streams = ("joint",) if c.variant == "early_fusion" else self.targets
         width = 2 * d if crossmodal else d
         self.self_attention = nn.ModuleDict({m: Transformer(c, width, c.self_layers, c.attn_dropout) for m in streams})
-        self.output = OutputBlock(len(streams) * width, c.output_dropout)
+        self.output = OutputBlock(len(streams) * width, head_width(spec), c.output_dropout)
 
     def fit_statistics(self, train: Batch) -> None:
         fit_standardisers((s for s in self.standardise.values() if isinstance(s, Standardise)), train)
@@ -188,7 +194,7 @@ class MulT(MSAModel):
         elif self.pairs:
             z = self.reinforce(z, valid)
         pooled = [self.pool(transformer(z[m], valid[m]), valid[m]) for m, transformer in self.self_attention.items()]
-        return Output(self.output(torch.cat(pooled, dim=1)))
+        return Output(scores_or_logits(self.output(torch.cat(pooled, dim=1)), self.spec))
 
     def reinforce(self, z: dict[str, Tensor], valid: dict[str, Tensor]) -> dict[str, Tensor]:
         """Z_alpha = [Z_{beta -> alpha}^[D]; Z_{gamma -> alpha}^[D]] ``(N, T_alpha, 2d)`` of each target alpha."""
@@ -216,7 +222,7 @@ class MulT(MSAModel):
         return z[torch.arange(len(z), device=z.device), last]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        task = (self(batch).prediction - labels_of(batch)).abs().mean()
+        task = sample_losses(self(batch).prediction, targets_of(batch, self.spec), "l1").mean()
         return {"total": task, "L_task": task}
 
 
@@ -268,16 +274,16 @@ class Block(nn.Module):
 
 
 class OutputBlock(nn.Module):
-    """A residual block and a linear layer on the pooled streams: ``(N, width)`` to scores ``(N,)``."""
+    """A residual block and a linear layer on the pooled streams: ``(N, width)`` to ``(N, outputs)``."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, outputs: int, dropout: float) -> None:
         super().__init__()
         self.widen, self.narrow = wide_linear(width, width), wide_linear(width, width, gain=1.0)
         self.dropout = nn.Dropout(dropout)
-        self.score = wide_linear(width, 1, gain=1.0)
+        self.score = wide_linear(width, outputs, gain=1.0)
 
     def forward(self, h: Tensor) -> Tensor:
-        y: Tensor = self.score(h + self.narrow(self.dropout(F.relu(self.widen(h))))).squeeze(1)
+        y: Tensor = self.score(h + self.narrow(self.dropout(F.relu(self.widen(h)))))
         return y
 
 

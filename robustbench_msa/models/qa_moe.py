@@ -20,10 +20,12 @@ from robustbench_msa.models.layers import (
     SequenceEncoder,
     encoders,
     fit_standardisers,
-    labels_of,
+    head_width,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    scores_or_logits,
+    targets_of,
     wide_linear,
 )
 
@@ -52,6 +54,13 @@ class QAMoEConfig:
     no_variance: no sigma^2; the quality is read off the mean vector, r_m = sigmoid(w mu_m + b) (the paper: "relying
     solely on the mean vector"). no_prior: no universal fallback, y_m = r_m sum_i g_i E_i(mu_m). What a switch takes out
     of the equations stays in the weights and gets no gradient: the quality predictors and y_prior, or y_prior alone.
+
+    Classes (MIntRec and IEMOCAP, tables 1 and 2; the paper does not say by which loss): y-hat of eq. 8 is a vector f of
+    C logits, s_final stays one number. Eq. 10 is the negative log-likelihood of a density proportional to
+    exp(-E / sigma^2), with the energy E = (y - y-hat)^2 / 2 and sigma^2 = exp(s). With the energy -f_y it is that of
+    softmax(f exp(-s)), the classification of Kendall, Gal and Cipolla (2018), eq. 8. So the prediction is f exp(-s) and
+    L_nll its cross-entropy: where errors are large it raises s as eq. 10 does, and unlike exp(-s) times a cross-entropy
+    it has a lower bound. The most probable class does not depend on s.
 
     Presets: the paper gives one setting for all its datasets. It has no CH-SIMS; "sims" is that setting too.
     """
@@ -106,18 +115,22 @@ class QAMoE(MSAModel):
         "mosi": _PAPER,
         "mosei": _PAPER,
         "sims": _PAPER,
+        "mintrec": _PAPER,
+        "iemocap6": _PAPER,
         "synth": _SYNTH,
     }
     optimisation: ClassVar[Mapping[str, Optimisation]] = {
         "mosi": _A3,
         "mosei": _A3,
         "sims": _A3,
+        "mintrec": _A3,
+        "iemocap6": _A3,
         "synth": _A3,
     }
 
     def __init__(self, spec: InputSpec, config: QAMoEConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         d = config.d_model
         self.encoder = encoders(spec, d, config.dropout, config.conv_layers, config.normalise)
         self.mu = nn.ModuleDict({m: nn.Linear(d, d) for m in MODALITIES})
@@ -129,7 +142,7 @@ class QAMoE(MSAModel):
         self.fusion = nn.Sequential(
             nn.LayerNorm(width), wide_linear(width, d, gain=2.0), nn.GELU(), nn.Dropout(config.dropout)
         )
-        self.value = nn.Linear(d, 1)
+        self.value = nn.Linear(d, head_width(spec))
         self.log_variance = nn.Linear(d, 1)
 
     def fit_statistics(self, train: Batch) -> None:
@@ -177,8 +190,10 @@ class QAMoE(MSAModel):
             y[m] = self.refine(mu, r[m], gates[m])
         stacked = torch.stack([y[m] for m in MODALITIES], dim=1)  # (N, 3, d)
         h_final = self.fusion(stacked.flatten(1) if self.config.fusion == "mlp" else stacked.mean(dim=1))  # (N, d)
-        value = self.value(h_final).squeeze(1)  # (N,)  eq. 8
+        value = scores_or_logits(self.value(h_final), self.spec)  # (N,) or (N, C)  eq. 8
         log_variance = self.log_variance(h_final).squeeze(1)  # (N,)  eq. 9
+        if self.spec.num_classes:
+            value = value * torch.exp(-log_variance)[:, None]
         extras = {
             "r": torch.stack([r[m] for m in MODALITIES], dim=1),
             "gates": torch.cat([gates[m] for m in MODALITIES], dim=1),
@@ -187,8 +202,11 @@ class QAMoE(MSAModel):
         return Output(value, extras)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        output = self(batch)
-        nll = gaussian_nll(output.prediction, output.extras["log_variance"], labels_of(batch))
+        output, y = self(batch), targets_of(batch, self.spec)
+        if self.spec.num_classes:
+            nll = F.cross_entropy(output.prediction, y)
+        else:
+            nll = gaussian_nll(output.prediction, output.extras["log_variance"], y)
         return {"total": nll, "L_nll": nll}
 
 

@@ -19,12 +19,16 @@ from corruptions import MODALITIES, Batch, InputError
 from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimisation, Output, Part
 from robustbench_msa.models.layers import (
     SequenceEncoder,
+    discretise,
     encoders,
     fit_standardisers,
-    labels_of,
+    head_width,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    scores_or_logits,
+    targets_of,
 )
 
 EXPERTS: tuple[str, ...] = ("U_T", "U_A", "U_V", "R", "S")
@@ -50,6 +54,12 @@ class RIDERMoEConfig:
         that the experts read out, a learned vector plus an MLP of [h_T; h_A; h_V] ("mlp") or that vector alone
         ("learned").
     conv_layers, normalise: the sequence encoder's (layers.SequenceEncoder); the paper does not describe g_m.
+
+    Classes (the paper has none): each expert gives C logits, y_e in R^C, and eq. 1 mixes them; L_task is the
+    cross-entropy. The probes see the classes themselves, so their K is C, whatever K says. A squared difference of
+    expert outputs (eq. 43, 46, 48) becomes the mean of C squares, so that its weight means the same for any C; a silent
+    S has logits of zero. Eq. 50-51 are (y - (sg(rest) + pi_S y_S))^2, the squared error of the whole with all but S
+    held fixed: here the cross-entropy of the whole with all but S held fixed.
 
     Every row of the paper's studies, as ``msabench train --model rider_moe --set ...`` (``--set`` once for each name):
 
@@ -156,8 +166,8 @@ class RIDERMoE(MSAModel):
     arbitrary: one constant per checkpoint, not a measured unreliability.
 
     Extras: "routing" pi ``(N, 5)`` and "experts" y_e ``(N, 5)`` in the order of EXPERTS (one column each for
-    single_expert), "r" ``(N, 3)``, "consensus" ``(N,)``, "entropy" ``(N, 3)``. The experts' outputs in the masked views
-    are no extra but a method, ``masked_views``.
+    single_expert; no "experts" where they give logits), "r" ``(N, 3)``, "consensus" ``(N,)``, "entropy" ``(N, 3)``. The
+    experts' outputs in the masked views are no extra but a method, ``masked_views``.
     """
 
     name: ClassVar[str] = "rider_moe"
@@ -180,7 +190,7 @@ class RIDERMoE(MSAModel):
 
     def __init__(self, spec: InputSpec, config: RIDERMoEConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         c, d = config, config.d_model
         self.encoder = encoders(spec, d, c.dropout, c.conv_layers, c.normalise)  # g_m
         mask = torch.randn(3, d) if c.mask == "random" else torch.zeros(3, d)
@@ -188,11 +198,12 @@ class RIDERMoE(MSAModel):
             self.mask = nn.Parameter(mask)
         else:
             self.register_buffer("mask", mask)
-        self.probe = nn.ModuleDict({m: nn.Linear(d, c.K) for m in MODALITIES})
+        self.K = spec.num_classes or c.K
+        self.probe = nn.ModuleDict({m: nn.Linear(d, self.K) for m in MODALITIES})
         self.f_fuse = Fusion(d, c.dropout, c.fused_token)
         width = 5 * c.d_ff + 8 * d if c.single_expert else c.d_ff  # as many weights as the five: 5 (4 d^2 + 2 d d_ff)
         self.experts = TransformerExperts(
-            1 if c.single_expert else 5, c.expert_layers, c.expert_heads, d, width, c.dropout
+            1 if c.single_expert else 5, c.expert_layers, c.expert_heads, d, width, c.dropout, head_width(spec)
         )
         self.importance = nn.Linear(4 * d, 3)
         self.prior = nn.Linear(3 if c.no_consensus else 4, 5)
@@ -209,19 +220,24 @@ class RIDERMoE(MSAModel):
         h = self.replace_absent(encoded, present)  # (N, 3, d)
         probes = self.probe_modalities(h)
         z = self.f_fuse(h)  # (N, 4, d)  z^(0)
-        y = self.experts(z)  # (N, E)
+        y = self.expert_outputs(z)  # (N, E), or (N, E, C)
         routing = self.route(z, probes)
-        prediction = (routing.pi * y).sum(dim=1)  # (N,)  eq. 1
+        prediction = mixed(routing.pi, y)  # (N,), or (N, C)
+        experts = {} if self.spec.num_classes else {"experts": y}
         return Output(
             prediction,
             {
                 "routing": routing.pi,
-                "experts": y,
+                **experts,
                 "r": routing.r,
                 "consensus": routing.consensus,
                 "entropy": probes.entropy,
             },
         )
+
+    def expert_outputs(self, z: Tensor) -> Tensor:
+        """y_e from tokens z ``(N, 4, d)``: scalars ``(N, E)``, or logits ``(N, E, C)``."""
+        return scores_or_logits(self.experts(z), self.spec)
 
     def replace_absent(self, encoded: Encoded, present: Tensor) -> Tensor:
         """h ``(N, 3, d)`` with MASK_m where modality m is told absent (C.2)."""
@@ -239,7 +255,9 @@ class RIDERMoE(MSAModel):
         z = z.flatten(1)  # (N, 4d): the vector z^(0) of the router and the importance layer
         importance = self.importance(z).softmax(dim=1)  # (N, 3)  eq. 26-27
         r = reliability(probes.entropy, importance, c.alpha)  # (N, 3)  eq. 25, 28-29
-        r_bar = r.mean(dim=1) if c.r_bar == "as_written" else (1 - probes.entropy / math.log(c.K)).mean(dim=1)  # eq. 29
+        r_bar = r.mean(dim=1)  # eq. 29
+        if c.r_bar == "unnormalised":
+            r_bar = (1 - probes.entropy / math.log(self.K)).mean(dim=1)
         cons_score = consensus(probes.p, c.gamma, c.epsilon)  # (N,)  eq. 30-33
         if c.single_expert:
             return Routing(torch.ones(len(z), 1, device=z.device), r, r_bar, cons_score)
@@ -262,46 +280,52 @@ class RIDERMoE(MSAModel):
     def masked_views(self, encoded: Encoded, present: Tensor) -> Tensor:
         """y_e^(p) ``(N, 4, E)``, VIEWS x EXPERTS: what the semantic checks of C.4 (eq. 55-58, figure 5) are made from.
 
-        The first view is the extra "experts". A modality that is told absent is at MASK_m in every view. Defined for
-        every ablation, also for those that train without masked views (one expert: E = 1). Inference uses the full
-        view only (3.5.2), so this is no part of ``fuse``: it takes about four times as long.
+        Of classes ``(N, 4, E, C)``. The first view is the extra "experts". A modality that is told absent is at MASK_m
+        in every view. Defined for every ablation, also for those that train without masked views (one expert: E = 1).
+        Inference uses the full view only (3.5.2), so this is no part of ``fuse``: it takes about four times as long.
         """
         views = self.all_views(self.replace_absent(encoded, present))  # (4, N, 3, d)
-        y_e: Tensor = self.experts(self.f_fuse(views.flatten(0, 1)))  # (4 N, E)  eq. 40-41
-        return y_e.reshape(len(VIEWS), len(present), -1).transpose(0, 1)
+        y_e = self.expert_outputs(self.f_fuse(views.flatten(0, 1)))  # (4 N, E)  eq. 40-41
+        return y_e.view(len(VIEWS), len(present), *y_e.shape[1:]).transpose(0, 1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 3 under "total", with every term it is made of. The experts see all views in one stacked pass."""
-        c, y = self.config, labels_of(batch)
+        c, y = self.config, targets_of(batch, self.spec)
         h = self.replace_absent(self.encode(batch), batch.present)  # (N, 3, d)
         views = self.views(h)  # (P, N, 3, d)
         z = self.f_fuse(views.flatten(0, 1))  # (P N, 4, d)  eq. 40
-        y_e = self.experts(z).unflatten(0, views.shape[:2])  # (P, N, E)  eq. 41
+        y_e = self.expert_outputs(z)
+        y_e = y_e.view(*views.shape[:2], *y_e.shape[1:])  # (P, N, E), or (P, N, E, C)  eq. 41
         probes = self.probe_modalities(h)
         routing = self.route(z[: len(h)], probes)  # the full view comes first
         told = torch.ones_like(batch.present) if c.probe_absent else batch.present
         terms = {
-            "L_task": ((routing.pi * y_e[0]).sum(dim=1) - y).abs().mean(),  # eq. 1-2
-            "L_cls": probe_loss(probes.logits, discretise(y, self.spec.label_range, c.K), told),
+            "L_task": sample_losses(mixed(routing.pi, y_e[0]), y, "l1").mean(),  # eq. 2
+            "L_cls": probe_loss(probes.logits, self.probe_classes(y), told),
         }
         terms |= {} if c.single_expert else dir_losses(y_e, routing, y, c)
         weights = {"L_task": 1.0, "L_cls": c.lambda_cls, "L_PID": c.lambda_PID, "L_syn": c.lambda_syn}
         total = torch.stack([weights[name] * terms[name] for name in weights if name in terms]).sum()  # eq. 3
         return {"total": total, **terms}
 
+    def probe_classes(self, y: Tensor) -> Tensor:
+        """What the probes are to say, ``(N,)`` of 0..K-1: the score in K levels, or the class."""
+        return y if self.spec.num_classes else discretise(y, self.spec.label_range, self.K)
 
-def discretise(y: Tensor, label_range: tuple[float, float], K: int) -> Tensor:
-    """The class 0..K-1 of a label: clipped to the range, rounded to the nearest of K equidistant levels (B.1.1).
 
-    For K = 7 on [-3, 3] this is round(clip(y)) + 3, the classes of Acc-7.
+def mixed(pi: Tensor, y_e: Tensor) -> Tensor:
+    """sum_e pi_e y_e of pi ``(N, E)`` and y_e ``(N, E)`` or ``(N, E, C)``: ``(N,)`` or ``(N, C)``.
 
-    >>> discretise(torch.tensor([-9.0, -0.4, 0.5, 2.6]), (-3.0, 3.0), 7).tolist()
-    [0, 3, 3, 6]
+    >>> mixed(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 3.0]])).tolist()
+    [2.0]
     """
-    low, high = label_range
-    step, middle = (high - low) / (K - 1), (K - 1) // 2
-    level = ((y.clamp(low, high) - (low + middle * step)) / step).round().long() + middle
-    return level.clamp(0, K - 1)
+    weights = pi if y_e.ndim == 2 else pi[..., None]
+    return (weights * y_e).sum(dim=1)  # eq. 1
+
+
+def squares(x: Tensor, dim: int) -> Tensor:
+    """x^2; of logits the mean over the classes, which are in the last of more than ``dim`` dimensions."""
+    return x.square() if x.ndim == dim else x.square().mean(dim=-1)
 
 
 def probe_loss(logits: Tensor, classes: Tensor, told: Tensor) -> Tensor:
@@ -335,13 +359,13 @@ def consensus(p: Tensor, gamma: float, epsilon: float) -> Tensor:
 def dir_losses(y_e: Tensor, routing: Routing, y: Tensor, c: RIDERMoEConfig) -> dict[str, Tensor]:
     """Disentangled interaction regularisation (B.3), means over the batch.
 
-    y_e ``(P, N, 5)``: P = 4 views, or the full one alone when there are no masked views.
+    y_e ``(P, N, 5)`` or ``(P, N, 5, C)``: P = 4 views, or the full one alone when there are no masked views.
     """
     r, r_bar = (routing.r.detach(), routing.r_bar.detach()) if c.detach_r else (routing.r, routing.r_bar)
     off = routing.pi.new_zeros(())
     masked = len(y_e) == len(VIEWS)
     uni = uniqueness_loss(y_e, r) if masked and not c.no_L_PID else off
-    red = redundancy_loss(y_e[..., R], r_bar) if masked and not c.no_L_PID else off
+    red = redundancy_loss(y_e[:, :, R], r_bar) if masked and not c.no_L_PID else off
     syn_off = synergy_off_loss(y_e[1:, :, S], r_bar) if masked and not (c.no_L_syn or c.no_L_syn_off) else off
     syn_res = off if c.no_L_syn or c.no_L_syn_res else synergy_residual_loss(y_e[0], routing.pi, y, r_bar)
     return {
@@ -355,27 +379,31 @@ def dir_losses(y_e: Tensor, routing: Routing, y: Tensor, c: RIDERMoEConfig) -> d
 
 
 def uniqueness_loss(y_e: Tensor, r: Tensor) -> Tensor:
-    """U_m answers alike in the views that keep m. y_e ``(4, N, 5)``, r ``(N, 3)``."""
-    change = (y_e[0, :, :3] - y_e[1:, :, :3]).square()  # (3 views, N, 3 experts): [v, :, m] is (y_Um^(0) - y_Um^(-v))^2
+    """U_m answers alike in the views that keep m. y_e ``(4, N, 5)`` or ``(4, N, 5, C)``, r ``(N, 3)``."""
+    # (3 views, N, 3 experts): [v, :, m] is (y_Um^(0) - y_Um^(-v))^2
+    change = squares(y_e[0, :, :3] - y_e[1:, :, :3], dim=3)
     keeps_m = 1 - torch.eye(3, device=y_e.device)  # P_m without 0: the views -v, v other than m  eq. 42
     per_modality = torch.einsum("vnm,vm->nm", change, keeps_m) / 2  # (N, 3)  eq. 43
     return (r * per_modality).sum(dim=1).mean()  # eq. 44
 
 
 def redundancy_loss(y_r: Tensor, r_bar: Tensor) -> Tensor:
-    """R answers alike in all views. y_r ``(4, N)``, r_bar ``(N,)``."""
+    """R answers alike in all views. y_r ``(4, N)`` or ``(4, N, C)``, r_bar ``(N,)``."""
     deviation = y_r - y_r.mean(dim=0)  # (4, N)  eq. 45
-    return (r_bar * deviation.square().mean(dim=0)).mean()  # eq. 46
+    return (r_bar * squares(deviation, dim=2).mean(dim=0)).mean()  # eq. 46
 
 
 def synergy_off_loss(y_s: Tensor, r_bar: Tensor) -> Tensor:
-    """S is silent in the masked views. y_s ``(3, N)``, r_bar ``(N,)``."""
-    return (r_bar**3 * y_s.square().mean(dim=0)).mean()  # eq. 48
+    """S is silent in the masked views. y_s ``(3, N)`` or ``(3, N, C)``, r_bar ``(N,)``."""
+    return (r_bar**3 * squares(y_s, dim=2).mean(dim=0)).mean()  # eq. 48
 
 
 def synergy_residual_loss(y_e: Tensor, pi: Tensor, y: Tensor, r_bar: Tensor) -> Tensor:
-    """What S adds in the full view is what the others leave. y_e and pi ``(N, 5)``, y and r_bar ``(N,)``."""
-    without_s = (pi[:, :S] * y_e[:, :S]).sum(dim=1)  # eq. 49
+    """What S adds in the full view is what the others leave. y_e ``(N, 5)`` or ``(N, 5, C)``, pi ``(N, 5)``."""
+    without_s = mixed(pi[:, :S], y_e[:, :S])  # eq. 49
+    if y_e.ndim == 3:
+        whole = without_s.detach() + pi[:, S, None] * y_e[:, S]  # (N, C)
+        return (r_bar**3 * sample_losses(whole, y, "mse")).mean()  # eq. 50-51 of classes
     delta = y - without_s.detach()  # eq. 50
     return (r_bar**3 * (pi[:, S] * y_e[:, S] - delta).square()).mean()  # eq. 51
 
@@ -400,16 +428,18 @@ class Fusion(nn.Module):
 
 
 class TransformerExperts(nn.Module):
-    """f_e: E pre-norm Transformers side by side, z ``(N, 4, d)`` to scalars ``(N, E)`` read off the last token (C.5).
+    """f_e: E pre-norm Transformers side by side, z ``(N, 4, d)`` to ``(N, E, outputs)`` read off the last token (C.5).
 
     All weights carry a leading expert axis, so that one batched product does what a loop over experts would.
     """
 
-    def __init__(self, experts: int, layers: int, heads: int, d: int, d_ff: int, dropout: float) -> None:
+    def __init__(
+        self, experts: int, layers: int, heads: int, d: int, d_ff: int, dropout: float, outputs: int = 1
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(ExpertBlock(experts, heads, d, d_ff, dropout) for _ in range(layers))
         self.norm = ExpertNorm(experts, d)
-        self.scalar = ExpertLinear(experts, d, 1)
+        self.scalar = ExpertLinear(experts, d, outputs)
         self.experts = experts
 
     def forward(self, z: Tensor) -> Tensor:
@@ -418,7 +448,7 @@ class TransformerExperts(nn.Module):
         for block in self.blocks:
             x = block(x, tokens)
         readout = self.norm(x).view(self.experts, n, tokens, d)[:, :, -1]  # (E, N, d)
-        y: Tensor = self.scalar(readout).squeeze(2).T  # (N, E)
+        y: Tensor = self.scalar(readout).transpose(0, 1)  # (N, E, outputs)
         return y
 
 

@@ -23,10 +23,13 @@ from corruptions.batch import LETTERS
 from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimisation, Output, Part, told_derived
 from robustbench_msa.models.layers import (
     Standardise,
-    labels_of,
+    head_width,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    scores_or_logits,
+    targets_of,
     valid_steps,
     wide_linear,
 )
@@ -62,6 +65,9 @@ class TEXTConfig:
     experts in place of its feed-forward layer; the router sees E_t itself, before other modalities mix in; each
     modality's encoder is a linear layer and ``encoder_layers`` Transformer layers, and the explanations share theirs,
     as one BERT encodes them.
+
+    Classes: the classifier of eq. 5 ends in C logits, trained with the cross-entropy in place of the squared error; the
+    paper has no dataset of classes, and nothing else in the model knows of the score.
 
     Ablations (table 2). w/o explanations: explanations=False, E_m is the encoded modality (so it is where the data
     lacks m's explanation). A & V, T & A, .., V: modalities = "av", "ta", .., "v"; without text E_av routes, without
@@ -157,7 +163,7 @@ class TEXT(MSAModel):
 
     def __init__(self, spec: InputSpec, config: TEXTConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         c, used = config, [LETTERS[letter] for letter in config.modalities]
         self.used = used
         dims = {m: d for m, d in zip(MODALITIES, spec.dims, strict=True) if m in used}
@@ -175,7 +181,10 @@ class TEXT(MSAModel):
         self.SMoE = SMoE(c)
         self.GF = GateFusion(len(used), c)
         self.classifier = nn.Sequential(
-            wide_linear(c.d_model, c.d_model // 2), nn.ReLU(), nn.Dropout(c.dropout), nn.Linear(c.d_model // 2, 1)
+            wide_linear(c.d_model, c.d_model // 2),
+            nn.ReLU(),
+            nn.Dropout(c.dropout),
+            nn.Linear(c.d_model // 2, head_width(spec)),
         )
 
     def derived_inputs(self) -> tuple[str, ...]:
@@ -218,7 +227,7 @@ class TEXT(MSAModel):
         key = e["text"] if "text" in e else aligned.flatten(1, 2)
         x, gates = self.SMoE(aligned, key)  # (N, M, K + 1, d)
         z, weights = self.GF(x[:, :, 0])  # the tokens for aggregation alone
-        prediction = self.classifier(z).squeeze(1)  # (N,)  eq. 5
+        prediction = scores_or_logits(self.classifier(z), self.spec)  # (N,) or (N, C)  eq. 5
         extras = {"gate": self._of_three(weights)}
         if gates:
             extras |= {"routing": gates[-1], "routing_layers": torch.cat(gates, dim=1)}
@@ -236,8 +245,8 @@ class TEXT(MSAModel):
         return super().active_parameters() - idle * sum(p.numel() for e in experts for p in e.parameters())
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        mse = (self(batch).prediction - labels_of(batch)).square().mean()  # 2.1
-        return {"total": mse, "L_mse": mse}
+        task = sample_losses(self(batch).prediction, targets_of(batch, self.spec), "mse").mean()  # 2.1
+        return {"total": task, "L_ce" if self.spec.num_classes else "L_mse": task}
 
 
 def shares(lengths: Tensor, steps: int, tokens: int) -> Tensor:

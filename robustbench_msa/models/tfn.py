@@ -22,11 +22,13 @@ from corruptions import MODALITIES, Batch, InputError
 from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimisation, Output, Part
 from robustbench_msa.models.layers import (
     Standardise,
-    labels_of,
+    head_width,
     masked_mean,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    targets_of,
     valid_steps,
     wide_linear,
 )
@@ -59,6 +61,9 @@ class TFNConfig:
     loss: "mse" (paper) or "l1" (release, MMSA).
     output: "sigmoid", a sigmoid neuron stretched over the range of the labels (paper; the release stretches it to
         [-4, 4], MMSA to [-3, 3] for every dataset), or "linear".
+
+    Classes: the paper's second network ends in a softmax trained with the cross-entropy; so does this one, over C
+    logits, whatever ``loss`` and ``output`` say (its first, one sigmoid for two classes, is a softmax of two logits).
 
     Scale of the inputs: steps are standardised here, and the means over time once more. That is the release's batch
     normalisation of them, with the training split's statistics, so that no sample depends on its batch.
@@ -139,7 +144,7 @@ class TFN(MSAModel):
 
     def __init__(self, spec: InputSpec, config: TFNConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         c, (text, audio, vision) = config, spec.dims
         at_input, at_hidden = (1.0, 0.0) if c.dropout_at == "input" else (0.0, 1.0)
         rates = (at_input * c.dropout, at_hidden * c.dropout)
@@ -155,7 +160,7 @@ class TFN(MSAModel):
         self.inference = nn.Sequential(
             nn.Dropout(at_input * c.dropout_fusion),
             dense(len(kept), c.post_fusion, 2, at_hidden * c.dropout_fusion),
-            wide_linear(c.post_fusion, 1, gain=1.0),
+            wide_linear(c.post_fusion, head_width(spec), gain=1.0),
         )
 
     def fit_statistics(self, train: Batch) -> None:
@@ -169,15 +174,17 @@ class TFN(MSAModel):
         z = tensor_fusion(*(encoded.part(m)["z"] for m in MODALITIES)).flatten(1)  # (N, K)  sec. 4.2
         if self.config.subtensors != "all":
             z = z.index_select(1, self.kept)
-        u = self.inference(z).squeeze(1)  # (N,)  sec. 4.3
+        u = self.inference(z)  # (N, 1), or (N, C) logits  sec. 4.3
+        if self.spec.num_classes:
+            return Output(u)
+        u = u.squeeze(1)
         if self.config.output == "linear":
             return Output(u)
         low, high = self.spec.label_range
         return Output(low + (high - low) * torch.sigmoid(u))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        error = self(batch).prediction - labels_of(batch)
-        task = error.square().mean() if self.config.loss == "mse" else error.abs().mean()
+        task = sample_losses(self(batch).prediction, targets_of(batch, self.spec), self.config.loss).mean()
         penalty = self.config.l2 * sum((w.square().sum() for w in self.regularised()), task.new_zeros(()))
         return {"total": task + penalty, "L_task": task, "L_2": penalty}
 

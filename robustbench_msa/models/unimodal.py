@@ -16,10 +16,13 @@ from corruptions import MODALITIES, Batch
 from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Optimisation, Output, Part
 from robustbench_msa.models.layers import (
     SequenceEncoder,
-    labels_of,
+    head_width,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    scores_or_logits,
+    targets_of,
     valid_steps,
     wide_linear,
 )
@@ -27,7 +30,10 @@ from robustbench_msa.models.layers import (
 
 @dataclass(frozen=True)
 class UnimodalConfig:
-    """d_model: size of h; hidden: width of the head; conv_layers, normalise: the encoder's (layers.SequenceEncoder)."""
+    """d_model: size of h; hidden: width of the head; conv_layers, normalise: the encoder's (layers.SequenceEncoder).
+
+    loss: "l1" or "mse"; of classes the cross-entropy of C logits, whatever it says.
+    """
 
     d_model: int = 64
     hidden: int = 64
@@ -63,11 +69,11 @@ class Unimodal(MSAModel):
 
     def __init__(self, spec: InputSpec, config: UnimodalConfig) -> None:
         super().__init__(spec, config)
-        require_regression_on_features(self.name, spec)
+        require_text_features(self.name, spec)
         c, d_in = config, spec.dims[MODALITIES.index(self.modality)]
         self.encoder = SequenceEncoder(d_in, c.d_model, c.dropout, c.conv_layers, c.normalise)
         self.head = nn.Sequential(
-            wide_linear(c.d_model, c.hidden), nn.GELU(), nn.Dropout(c.dropout), nn.Linear(c.hidden, 1)
+            wide_linear(c.d_model, c.hidden), nn.GELU(), nn.Dropout(c.dropout), nn.Linear(c.hidden, head_width(spec))
         )
 
     @property
@@ -84,11 +90,10 @@ class Unimodal(MSAModel):
         return {"h": self.encoder(x, lengths)} if modality == self.modality else {}  # (N, d_model)
 
     def fuse(self, encoded: Encoded, present: Tensor) -> Output:
-        return Output(self.head(encoded.part(self.modality)["h"]).squeeze(1))  # (N,)
+        return Output(scores_or_logits(self.head(encoded.part(self.modality)["h"]), self.spec))  # (N,) or (N, C)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        error = self(batch).prediction - labels_of(batch)
-        task = error.abs().mean() if self.config.loss == "l1" else error.square().mean()
+        task = sample_losses(self(batch).prediction, targets_of(batch, self.spec), self.config.loss).mean()
         return {"total": task, "L_task": task}
 
 

@@ -28,9 +28,13 @@ DATASETS: Mapping[str, str] = {
     "sims": "CH-SIMS",
     "simsv2": "CH-SIMS v2",
     "mintrec": "MIntRec",
+    "mintrec-binary": "MIntRec (emotion or goal)",
     "iemocap": "IEMOCAP",
+    "iemocap4": "IEMOCAP (four emotions)",
+    "iemocap6": "IEMOCAP (six emotions)",
     "synth": "the synthetic dataset",
     "synth-explained": "the synthetic dataset with explanations",
+    "synth-classes": "the synthetic dataset in three classes",
 }
 STRESSES: Mapping[str, str] = {
     "noise": "Noise",
@@ -115,6 +119,24 @@ def oracle_role(stresses: Collection[str]) -> str:
     if not any(under_conflict):
         return "bound"
     return "strong reference" if all(under_conflict) else "bound; under conflict: strong reference"
+
+
+def error_name(profile: str) -> str:
+    """What the mean error of samples is called.
+
+    >>> error_name("mosi"), error_name("classification")
+    ('MAE', 'error rate')
+    """
+    return "error rate" if profile == "classification" else "MAE"
+
+
+def flip_name(profile: str) -> str:
+    """What of a prediction flips.
+
+    >>> flip_name("mosi"), flip_name("classification")
+    ('sign', 'class')
+    """
+    return "class" if profile == "classification" else "sign"
 
 
 def metric_label(metric: Metric) -> str:

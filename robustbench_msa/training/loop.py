@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch import Tensor
 from corruptions import Batch, InputError, Reference
 from corruptions.keyed_random import key_of
 from robustbench_msa import atomic
-from robustbench_msa.models.contract import MSAModel, Optimisation
+from robustbench_msa.models.contract import InputSpec, MSAModel, Optimisation, Output
 from robustbench_msa.models.text_backbone import TokenTextModel
 from robustbench_msa.training.recipes import Recipe
 
@@ -48,6 +48,24 @@ class Job:
     identity: str
     state: Path
     device: torch.device
+
+
+class Criterion(NamedTuple):
+    """What selects an epoch: a value of labels and predictions, both ``(N,)`` float64, and its better side."""
+
+    name: str
+    value: Callable[[Tensor, Tensor], Tensor]
+    higher_is_better: bool
+
+
+MAE = Criterion("MAE", lambda y, p: (p - y).abs().mean(), higher_is_better=False)
+ACCURACY = Criterion("accuracy", lambda y, p: ((p == y) + 0 * p).mean(), higher_is_better=True)  # NaN stays NaN
+
+
+def criterion_of(spec: InputSpec) -> Criterion:
+    """MAE of scores; accuracy of classes: what the papers' tables of classes begin with, and steadier than a macro F1,
+    which the few validation samples of a rare class decide."""
+    return ACCURACY if spec.num_classes else MAE
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +110,26 @@ def fit(
 
 
 def predict(model: MSAModel, batch: Batch) -> Tensor:
-    """Predictions for MAE, ``(N,)`` float64 on the CPU; the model is left in eval mode."""
+    """Predictions for MAE, or classes, ``(N,)`` float64 on the CPU; the model is left in eval mode.
+
+    Logits that are not finite are of no class: NaN.
+    """
     model.eval()
     parts = []
     with torch.no_grad():
         for rows in torch.split(torch.arange(len(batch)), EVALUATED_AT_ONCE):
             output = model(batch.select(rows))
-            parts.append(output.extras.get("for_mae", output.prediction).double().cpu())
+            parts.append(_class(output.prediction) if model.spec.num_classes else _score(output))
     return torch.cat(parts)
+
+
+def _score(output: Output) -> Tensor:
+    return output.extras.get("for_mae", output.prediction).double().cpu()
+
+
+def _class(logits: Tensor) -> Tensor:
+    found = logits.argmax(dim=1).double()
+    return found.masked_fill(~torch.isfinite(logits).all(dim=1), math.nan).cpu()
 
 
 def learning_rate(optimisation: Optimisation, step: int, steps: int) -> float:
@@ -128,7 +158,7 @@ class _Run:
     corruption: torch.Generator
     epoch: int = 0  # epochs done
     best_epoch: int = 0
-    best_value: float = math.inf
+    best_value: float = math.nan
     best: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -157,7 +187,7 @@ class _Run:
         loss = self._train()
         value = self._validate()
         self.epoch += 1
-        if value < self.best_value:  # of equal epochs the first
+        if self._is_better(value):  # of equal epochs the first
             self.best_epoch, self.best_value = self.epoch, value
             self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.seconds += time.monotonic() - started
@@ -187,14 +217,23 @@ class _Run:
         self.optimizer.step()
         return value
 
+    @property
+    def criterion(self) -> Criterion:
+        return criterion_of(self.model.spec)
+
+    def _is_better(self, value: float) -> bool:
+        if not self.best_epoch:
+            return True
+        return value > self.best_value if self.criterion.higher_is_better else value < self.best_value
+
     def _validate(self) -> float:
-        """MAE, averaged over the fixed views."""
-        errors = []
+        """The criterion, averaged over the fixed views."""
+        values = []
         for view in self.views:
             assert view.labels is not None
-            errors.append((predict(self.model, view) - view.labels.double().cpu()).abs().mean().item())
-        value = sum(errors) / len(errors)
-        self._require_finite("validation MAE", value, self.optimizer.param_groups[0]["lr"])
+            values.append(self.criterion.value(view.labels.double().cpu(), predict(self.model, view)).item())
+        value = sum(values) / len(values)
+        self._require_finite(f"validation {self.criterion.name}", value, self.optimizer.param_groups[0]["lr"])
         return value
 
     def _require_finite(self, what: str, value: float, rate: float) -> None:

@@ -56,12 +56,15 @@ class Recipe:
         draws = Draws(VIEW_SEED, valid)
         return [self.stress.apply(valid, point, draws, reference).batch for point in self.fixed]
 
-    @property
-    def selection(self) -> str:
-        """In words, what is minimised over epochs."""
+    def selection(self, metric: str = "MAE") -> str:
+        """In words, by what an epoch is selected.
+
+        >>> parse_recipe("clean").selection("accuracy")
+        'accuracy on the clean split'
+        """
         if len(self.fixed) == 1:
-            return "MAE on the clean split"
-        return f"mean MAE over {len(self.fixed)} fixed views: {'; '.join(map(_shown, self.fixed))}"
+            return f"{metric} on the clean split"
+        return f"mean {metric} over {len(self.fixed)} fixed views: {'; '.join(map(_shown, self.fixed))}"
 
 
 def parse_recipe(text: str) -> Recipe:

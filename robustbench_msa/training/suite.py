@@ -30,11 +30,11 @@ from robustbench_msa.models.checkpoint import CONFIG, Checkpoint, folder_of, rea
 from robustbench_msa.models.registry import MODELS, model_class
 from robustbench_msa.training.recipes import parse_recipe
 from robustbench_msa.training.settings import choose_preset, override
-from robustbench_msa.training.train import Score, train
+from robustbench_msa.training.train import Score, spec_of, train
 
 FIRST_SEED = 1111
 MAX_SEEDS = 1000
-SHOWN = ("acc2_non0", "acc2", "mae", "corr")
+SHOWN = ("acc2_non0", "acc2", "mae", "corr", "acc", "f1_macro")
 """The validation scores of the table, where the dataset's profile has them."""
 
 
@@ -95,8 +95,9 @@ class Result:
     def __str__(self) -> str:
         if self.checkpoint is None:
             return f"{self.training} failed: {self.error}"
-        mae = _number(self.checkpoint.config["validation"].get("mae"), ".3f")
-        return f"{self.training} {self.state}, validation MAE {mae}"
+        scores = self.checkpoint.config["validation"]
+        name, label = ("acc", "accuracy") if "acc" in scores else ("mae", "MAE")
+        return f"{self.training} {self.state}, validation {label} {_number(scores.get(name), '.3f')}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; null what a failed training does not have."""
@@ -157,8 +158,9 @@ def run_suite(
 
     Args:
         jobs: default, the number of cores. Each process holds the dataset.
-        started: told how many trainings are to be done. progress: told of (training, epoch, epochs, validation MAE)
-            after each epoch. notice: told in a line when a training continues. finished: told of each that ends.
+        started: told how many trainings are to be done. progress: told of (training, epoch, epochs, validation MAE or
+            accuracy) after each epoch. notice: told in a line when a training continues. finished: told of each that
+            ends.
 
     Raises:
         InputError: settings that do not fit a model of the plan, or the data. Nothing is written then.
@@ -213,8 +215,7 @@ def _check(plan: Sequence[Training], settings: Settings, dataset: Dataset) -> No
     for training in plan:
         cls, _ = model_class(training.model), parse_recipe(training.recipe)
         override(cls, choose_preset(cls, settings.preset, dataset.name), dict(settings.overrides), settings.epochs)
-    if dataset.profile == "classification":
-        raise InputError(f"{dataset.name}: training needs sentiment scores, this dataset has classes")
+    spec_of(dataset)
 
 
 def _found(folders: Mapping[Training, Path], settings: Settings, dataset: Dataset) -> dict[Training, Result]:

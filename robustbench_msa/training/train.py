@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from corruptions import Batch, InputError
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.models.checkpoint import CONFIG, Checkpoint, folder_of, read_checkpoint, write_checkpoint
+from robustbench_msa.models.classes import num_classes_of
 from robustbench_msa.models.contract import InputSpec, MSAModel, Optimisation
 from robustbench_msa.models.registry import TOKENS, model_class
 from robustbench_msa.models.text_backbone import TokenTextModel, with_backbone
-from robustbench_msa.training.loop import LOOP_VERSION, Fitted, Job, Progress, fit, predict, repeatable
+from robustbench_msa.training.loop import LOOP_VERSION, Fitted, Job, Progress, criterion_of, fit, predict, repeatable
 from robustbench_msa.training.recipes import Recipe, parse_recipe
 from robustbench_msa.training.settings import choose_preset, override
 from robustbench_msa.version import commit, versions
@@ -29,6 +30,16 @@ Score = Callable[[NDArray[Any], NDArray[Any], str], Mapping[str, float | None]]
 """(labels ``(N,)``, predictions ``(N,)``, profile) to metrics by name."""
 
 _LABEL_RANGES = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}
+
+
+def spec_of(dataset: Dataset) -> InputSpec:
+    """What a model must know of a dataset to be built.
+
+    Raises:
+        InputError: labels of a dataset of classes that are none.
+    """
+    label_range = _LABEL_RANGES.get(dataset.profile, InputSpec.label_range)
+    return InputSpec(dataset.dims, label_range, num_classes_of(dataset), dataset.derived_dims)
 
 
 def train(
@@ -51,8 +62,9 @@ def train(
 ) -> Checkpoint:
     """Train a model and write its checkpoint. Of the test split only the dataset's fingerprint knows.
 
-    The epoch is selected by the smallest mean MAE over the recipe's fixed views of the validation split. The same call
-    continues after a kill at any moment and ends with the same weights, bit for bit; a finished one has nothing to do.
+    The epoch is selected by the smallest MAE (of classes by the largest accuracy) in the mean over the recipe's fixed
+    views of the validation split. The same call continues after a kill at any moment and ends with the same weights,
+    bit for bit; a finished one has nothing to do.
 
     Args:
         model_name: a trainable model of the registry.
@@ -64,13 +76,13 @@ def train(
         overrides: fields of the model's configuration or of Optimisation, by name; values may be text.
         text_backbone: for text as token ids, a pretrained encoder in front of the model: a folder or a name on the hub
             (``models.pretrained.find``). The checkpoint is one of ``<model_name>-tokens``. finetune_text: train it too.
-        score: makes "validation" in config.json from the clean validation split; default MAE alone.
+        score: makes "validation" in config.json from the clean validation split; default MAE (acc) alone.
         command: what was typed, kept in config.json.
         progress: told of each epoch. notice: told in a line when a run continues or has nothing to do.
         overwrite: replace a checkpoint that is there, of this or of another training.
 
     Raises:
-        InputError: unknown names, values that do not fit, a dataset of classes, a folder with another checkpoint.
+        InputError: unknown names, values or labels that do not fit, a folder with another checkpoint.
         TrainingError: the loss is no longer finite.
     """
     given = dict(overrides or {})
@@ -80,15 +92,13 @@ def train(
     elif finetune_text:
         raise InputError("finetune_text: there is no text backbone to train; name one with --text-backbone")
     cls, parsed = model_class(model_name), parse_recipe(recipe)
-    if dataset.profile not in _LABEL_RANGES:
-        raise InputError(f"{dataset.name}: training needs sentiment scores, this dataset has classes")
     if not 0 <= seed < 2**63:
         raise InputError(f"train seed: expected a whole number from 0, got {seed}")
     chosen = choose_preset(cls, preset, dataset.name)
     config, optimisation = override(cls, chosen, given, epochs)
     if issubclass(cls, TokenTextModel):
         config = with_backbone(config)
-    spec = InputSpec(dataset.dims, _LABEL_RANGES[dataset.profile], derived=dataset.derived_dims)
+    spec = spec_of(dataset)
     with torch.device("meta"):  # what this model reads of the derived inputs; the rest is no part of it
         reads = cls(spec, config).derived_inputs()
     spec = replace(spec, derived={name: spec.derived[name] for name in reads})
@@ -190,7 +200,11 @@ def _describe(
             "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
         },
-        "selection": {"split": "valid", "by": job.recipe.selection, "value": fitted.value},
+        "selection": {
+            "split": "valid",
+            "by": job.recipe.selection(criterion_of(fitted.model.spec).name),
+            "value": fitted.value,
+        },
         "validation": _validation(fitted.model, valid.to(job.device), dataset.profile, score),
         "versions": versions(),
         "commit": commit(),
@@ -202,5 +216,5 @@ def _validation(model: MSAModel, valid: Batch, profile: str, score: Score | None
     with repeatable(valid.device):
         y, p = valid.labels.cpu().numpy(), predict(model, valid).numpy()
     if score is None:
-        return {"mae": float(np.abs(p - y).mean())}
+        return {"acc": float((p == y).mean())} if model.spec.num_classes else {"mae": float(np.abs(p - y).mean())}
     return dict(score(y, p, profile))

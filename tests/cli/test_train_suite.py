@@ -63,7 +63,7 @@ def test_a_suite_is_trained_shown_and_then_there(msabench, monkeypatch: pytest.M
     assert first.code == 0, first.err
     assert "Validation scores" in first.out
     assert first.out.split()[-1] == "trained"
-    assert "late_fusion clean 1111 trained, validation MAE" in first.err
+    assert "late_fusion clean 1111 trained, validation " in first.err
     assert "1 of 1 done" in first.err
     assert Path("mine/synth/late_fusion/clean/1111/model.safetensors").is_file()
 

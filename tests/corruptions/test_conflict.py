@@ -65,6 +65,42 @@ def test_donors_are_those_of_the_protocol(
 
 
 @pytest.mark.parametrize(
+    ("stress", "host", "pool", "donors"),
+    [
+        ("conflict", 2, [0, 3, 1, 2, 2], [0, 3, 1]),  # any other class, however far its number
+        ("conflict", 0, [0, 0, 1], [1]),
+        ("conflict", 1, [1, 1], [1, 1]),  # no other class in the pool: all others
+        ("conflict-control", 2, [0, 3, 1, 2, 2], [2, 2]),
+        ("conflict-control", 5, [0, 3, 1], [0, 3, 1]),  # no other sample of its class: all others
+    ],
+)
+def test_classes_have_sameness_alone(
+    make: ModuleType, stress: str, host: int, pool: list[int], donors: list[int]
+) -> None:
+    n = 600
+    batch = make.feature_batch(n, 0).replace(labels=torch.full((n,), host))
+    lenders = make.feature_batch(len(pool), 1).replace(
+        labels=torch.tensor(pool), ids=tuple("zyxwv"[: len(pool)]), groups=None
+    )
+    donor = make.apply(batch, stress, "1", pool=lenders).sources.donor.max(1).values
+    assert sorted(pool[j] for j in donor.unique().tolist()) == sorted(donors)
+    for j in donor.unique().tolist():  # uniform among the eligible
+        make.assert_rate(int((donor == j).sum()), n, 1 / len(donors))
+
+
+def test_whole_scores_are_no_classes(make: ModuleType) -> None:
+    """The kind of number decides: scores of -1 and 1 keep their polarity, classes 0 and 1 have none."""
+    labels = [3.0, 3.0, 1.0, -1.0, -3.0, -3.0]
+    scores = make.apply(labelled(make, labels), "conflict", "1").sources.donor.max(1).values
+    assert all(labels[j] == -3.0 for j in scores[:3].tolist())  # of the opposite polarity the farthest half
+    classes = make.feature_batch(6, 0).replace(labels=torch.tensor([3, 3, 1, 0, 0, 2]))
+    for seed in range(5):
+        donor = make.apply(classes, "conflict", "1", seed).sources.donor.max(1).values
+        assert classes.labels is not None
+        assert bool((classes.labels[donor] != classes.labels).all())
+
+
+@pytest.mark.parametrize(
     ("host", "pool", "donors"),
     [
         (2.0, [-3.0, -1.0, -2.0, -0.5, 3.0, 0.0], [-3.0, -2.0]),  # half of the four negatives

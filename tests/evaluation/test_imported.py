@@ -425,7 +425,7 @@ WRONG: dict[str, tuple[str, bytes, str]] = {
     "a number with underscores": ("p.csv", text([("clean", "b", "1_0"), ROWS[0], ROWS[2]]), "not numbers"),
     "a logit pair": ("p.csv", text([("clean", "b", "[0.1 0.2]"), ROWS[0], ROWS[2]]), "not numbers"),
     "control characters": ("p.csv", text([("clean", "\x1b[31m", 1)]), r"\(clean: \\x1b\[31m\)"),
-    "nothing": ("p.csv", b"", "expected the columns cell, id, prediction, each once; it has none"),
+    "nothing": ("p.csv", b"", r"expected the columns cell, id, prediction, each once \(or .* logits\); it has none"),
     "a header alone": ("p.csv", text([]), "no rows; expected one for each of 3 ids of 2 cells"),
     "other columns": ("p.csv", text(header="cell,sample,prediction"), "it has cell, sample, prediction"),
     "a column twice": ("p.csv", text([(*r, 1) for r in ROWS], "cell,id,prediction,id"), "each once"),
@@ -459,7 +459,17 @@ WRONG: dict[str, tuple[str, bytes, str]] = {
     "truth as numbers": ("p.npz", npz(prediction=np.ones(6, bool)), "expected numbers in prediction"),
     "complex numbers": ("p.npz", npz(prediction=np.ones(6, complex)), "expected numbers in prediction"),
     "cells as numbers": ("p.npz", npz(cell=np.ones(6)), "expected strings in cell"),
-    "logits": ("p.npz", npz(prediction=np.ones((6, 2))), r"expected one value a row in prediction, got shape \(6, 2\)"),
+    "a cube": (
+        "p.npz",
+        npz(prediction=np.ones((6, 2, 2))),
+        r"expected one value a row in prediction, got shape \(6, 2, 2",
+    ),
+    "too many": (
+        "p.npz",
+        npz(prediction=np.ones((6, 300))),
+        r"expected one value a row in prediction, got shape \(6, 300",
+    ),
+    "logits with a hole": ("p.csv", text(header="cell,id,prediction_0,prediction_2"), "for logits"),
     "a scalar": ("p.npz", npz(prediction=np.array(1.0)), r"expected one value a row in prediction, got shape \(\)"),
     "other lengths": ("p.npz", npz(prediction=np.ones(5)), "cell, id and prediction have 6, 6 and 5"),
     "a huge claim": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,7 +23,6 @@ from robustbench_msa.models.ca_moe import (
     balance_loss,
     class_position,
     kl,
-    nearest_class,
     repulsion_loss,
 )
 from robustbench_msa.models.contract import InputSpec, Output
@@ -123,7 +122,7 @@ class Passed(NamedTuple):
     K: Array  # (E,) as used in eq. 12
     H: Array  # (E,)
     pi: Array  # (E,)
-    prediction: float
+    prediction: Any  # a score, or logits (C,)
 
 
 class Reference:
@@ -171,7 +170,7 @@ class Reference:
         """The class nearest to y; labels that lie between two are not used here."""
         return int(np.argmin([abs(self.level(y) - k) for k in range(self.c.C)]))
 
-    def soft_label(self, y: float) -> Array:
+    def soft_label(self, y: Any) -> Array:
         c = self.c
         centre = self.label(y) if c.soft_label_at == "class" else self.level(y)
         gaussian = np.array([math.exp(-((k - centre) ** 2) / (2 * c.sigma**2)) for k in range(c.C)])
@@ -185,11 +184,14 @@ class Reference:
         confidence = np.array([sum(p[e, k] * soft[k] for k in range(c.C)) for e in range(c.num_experts)])  # eq. 11
         return c.alpha * ability + (1 - c.alpha) * confidence  # eq. 12
 
-    def predict(self, h_e: list[Array], pi: Array) -> float:
+    def outputs(self, h_e: list[Array], pi: Array) -> Array:
         w, weights = self.w, softmax(pi)
         h_hat = sum(weights[e] * h_e[e] for e in range(self.c.num_experts))  # eq. 12
         hidden = np.maximum(w["output.0.weight"] @ h_hat + w["output.0.bias"], 0)
-        return float((w["output.3.weight"] @ hidden + w["output.3.bias"])[0])  # eq. 13
+        return np.asarray(w["output.3.weight"] @ hidden + w["output.3.bias"])  # eq. 13
+
+    def predict(self, h_e: list[Array], pi: Array) -> Any:
+        return float(self.outputs(h_e, pi)[0])
 
     def __call__(self, h: Array, y: float | None = None) -> Passed:
         c = self.c
@@ -285,6 +287,56 @@ def test_losses_are_equations_3_to_14(options: dict[str, object]) -> None:
         np.testing.assert_allclose(got[name], value, rtol=2e-5, atol=1e-5, err_msg=name)
     lambdas = {"L_task": 1.0, "L_att": 1.0, "L_rep": 1.0, "L_con": 0.1, "L_bal": 0.01}
     np.testing.assert_allclose(got["total"], sum(lambdas[k] * expected[k] for k in lambdas), rtol=2e-5, atol=2e-5)
+
+
+class ClassReference(Reference):
+    """Of classes: C is the data's, logits, the cross-entropy, and a soft label that knows no distances."""
+
+    def __init__(self, model: CAMoE) -> None:
+        super().__init__(model)
+        self.c = replace(self.c, C=model.spec.num_classes)
+
+    def label(self, y: float) -> int:
+        return int(y)
+
+    def soft_label(self, y: Any) -> Array:
+        if np.ndim(y):  # the model's own prediction
+            return softmax(y)
+        weights = np.array([math.exp(-float(k != y) / (2 * self.c.sigma**2)) for k in range(self.c.C)])
+        return softmax(weights) if self.c.soft_label == "softmax" else weights / weights.sum()
+
+    def predict(self, h_e: list[Array], pi: Array) -> Any:
+        return self.outputs(h_e, pi)
+
+    def task(self, h: Array, y: float) -> float:
+        return -math.log(softmax(self(h, y).prediction)[int(y)])
+
+
+CLASSES = InputSpec(dims=SPEC.dims, num_classes=4)
+CLASS_OPTIONS: list[dict[str, object]] = [
+    {},
+    {"inference_confidence": "first_pass", "con_target": "prediction"},
+    {"inference_confidence": "first_pass", "training_label": "loss_only", "soft_label": "normalised", "sigma": 0.5},
+    {"margin": "true_class", "training_label": "confidence"},
+    {"no_RAES": True},
+]
+
+
+@pytest.mark.parametrize("options", CLASS_OPTIONS, ids=str)
+def test_equations_3_to_14_of_classes(options: dict[str, object]) -> None:
+    model, labels = make_model(CLASSES, **options), torch.arange(N) % 4
+    batch = make_batch().replace(labels=labels)
+    output, h, reference = run(model, batch), h_of(model, batch), ClassReference(model)
+    assert output.prediction.shape == (N, 4)
+    for i in range(N):
+        expected = reference(h[i])
+        np.testing.assert_allclose(output.prediction[i], expected.prediction, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(output.extras["routing"][i], softmax(expected.pi), rtol=1e-5, atol=1e-5)
+    expected_terms, got = reference.losses(h, labels.double().numpy()), terms_of(model, batch)
+    for name, value in expected_terms.items():
+        np.testing.assert_allclose(got[name], value, rtol=2e-5, atol=1e-5, err_msg=name)
+    if not model.config.no_RAES:
+        assert model.prototypes.shape == (4, model.config.d_s)  # whatever C says
 
 
 def test_total_weighs_the_terms_by_lambda_1_to_4() -> None:
@@ -469,15 +521,11 @@ def test_add_angle_against_arccos() -> None:
     assert torch.isfinite(ends.grad).all()
 
 
-def test_classes() -> None:
+def test_the_position_is_linear_from_the_first_class_to_the_last() -> None:
     y = torch.linspace(-4, 4, 81)
-    seven = nearest_class(class_position(y, (-3.0, 3.0), 7), 7)
-    np.testing.assert_array_equal(seven, np.round(np.clip(y.numpy(), -3, 3)) + 3)  # the classes of Acc-7
     for C in (2, 5, 6):
-        levels = np.linspace(-1, 1, C)
-        off_grid = torch.linspace(-1, 1, 98)[1:-1] + 1e-3
-        nearest = np.abs(off_grid.numpy()[:, None] - levels).argmin(axis=1)
-        np.testing.assert_array_equal(nearest_class(class_position(off_grid, (-1.0, 1.0), C), C), nearest)
+        expected = np.interp(y.numpy(), (-1.0, 1.0), (0, C - 1))
+        np.testing.assert_allclose(class_position(y, (-1.0, 1.0), C), expected, atol=1e-5)
 
 
 def test_soft_label_is_flat_as_written_and_peaked_when_normalised() -> None:

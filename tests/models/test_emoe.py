@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,9 +54,9 @@ def make_batch() -> Batch:
     return Batch(**x, **lengths, labels=torch.linspace(-3, 3, 5))
 
 
-def make_model(**options: object) -> EMOE:
+def make_model(spec: InputSpec = SPEC, **options: object) -> EMOE:
     torch.manual_seed(0)
-    model = EMOE(SPEC, replace(SMALL, **options))  # type: ignore[arg-type]
+    model = EMOE(spec, replace(SMALL, **options))  # type: ignore[arg-type]
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.4)
     for name, buffer in model.named_buffers():
@@ -155,16 +156,19 @@ class Reference:
         h = np.maximum(h * self.w["router.norm.weight"] + self.w["router.norm.bias"], 0)
         return softmax(self.w["router.alpha"] * self.affine("router.last", h) / self.c.temperature)
 
-    def head(self, prefix: str, h: Array) -> tuple[Array, float]:
+    def head(self, prefix: str, h: Array) -> tuple[Array, Any]:
         z = h + self.affine(f"{prefix}.mlp.3", np.maximum(self.affine(f"{prefix}.mlp.0", h), 0))
-        return z, float(self.affine(f"{prefix}.score", z)[0])
+        return z, self.score(self.affine(f"{prefix}.score", z))
+
+    def score(self, outputs: Array) -> Any:
+        return float(outputs[0])
 
     def combine(self, h: list[Array], w: Array) -> Array:
         if self.c.fusion == "sum":
             return w[0] * h[0] + w[1] * h[1] + w[2] * h[2]  # eq. 2
         return np.concatenate([w[0] * h[0], w[1] * h[1], w[2] * h[2]])  # eq. 3
 
-    def sample(self, raw: dict[str, Array]) -> tuple[Array, list[Array], Array, Array, float]:
+    def sample(self, raw: dict[str, Array]) -> tuple[Array, list[Array], Array, Array, Any]:
         """W, z_m, y_m, z and y for one sample given by its valid steps."""
         x = {m: self.inputs(m, raw[m]) for m in MODALITIES}
         f = {m: self.low_level(m, x[m]) for m in MODALITIES}
@@ -175,17 +179,17 @@ class Reference:
         unimodal = [self.head(f"head.{m}", high[i]) for i, m in enumerate(MODALITIES)]
         return w, [z_m for z_m, _ in unimodal], np.array([y_m for _, y_m in unimodal]), z, y
 
-    def samples(self, batch: Batch) -> list[tuple[Array, list[Array], Array, Array, float]]:
+    def samples(self, batch: Batch) -> list[tuple[Array, list[Array], Array, Array, Any]]:
         rows = range(len(batch))
         return [
             self.sample({m: batch.features(m)[i, : LENGTHS[m][i]].double().numpy() for m in MODALITIES}) for i in rows
         ]
 
-    def distance(self, z: Array, z_uni: Array, y: float, y_uni: float) -> float:
+    def distance(self, z: Array, z_uni: Array, y: Any, y_uni: Any) -> float:
         """D of eq. 11."""
-        if self.c.distilled == "logits":
-            return (y - y_uni) ** 2
-        p, p_uni = softmax(z), softmax(z_uni)
+        if self.c.distilled == "logits" and not np.ndim(y):
+            return float((y - y_uni) ** 2)
+        p, p_uni = (softmax(y), softmax(y_uni)) if self.c.distilled == "logits" else (softmax(z), softmax(z_uni))
         if self.c.as_released or self.c.divergence == "mse":
             return float(np.mean((p - p_uni) ** 2))
         teacher, student = (p_uni, p) if self.c.teacher == "unimodal" else (p, p_uni)
@@ -201,15 +205,22 @@ class Reference:
             return float(sum(target[m] * np.log(target[m] / w[m]) for m in range(3) if target[m] > 0))
         return float(sum((w[m] - target[m]) ** 2 for m in range(3)))
 
+    def error(self, label: float, y: Any) -> float:
+        return abs(label - float(y))
+
+    def squared(self, label: float, y: Any) -> float:
+        """c_m of eq. 5."""
+        return (label - float(y)) ** 2
+
     def losses(self, batch: Batch) -> dict[str, float]:
         assert batch.labels is not None
         rows: dict[str, list[float]] = {name: [] for name in ("L_multi", "L_uni", "L_entropy", "L_sim", "L_ud")}
         for label, (w, z_m, y_m, z, y) in zip(batch.labels.double().numpy(), self.samples(batch), strict=True):
-            rows["L_multi"].append(abs(label - y))  # eq. 4
-            rows["L_uni"].append(sum(abs(label - y_m[m]) for m in range(3)) / 3)  # eq. 9
+            rows["L_multi"].append(self.error(label, y))  # eq. 4
+            rows["L_uni"].append(sum(self.error(label, y_m[m]) for m in range(3)) / 3)  # eq. 9
             rows["L_entropy"].append(3 * sum(w[m] * np.log(w[m]) for m in range(3)))  # eq. 7
-            rows["L_sim"].append(self.similarity(w, (label - y_m) ** 2))
-            rows["L_ud"].append(self.distance(z, self.combine(z_m, w), y, float(w @ y_m)))  # eq. 10-11
+            rows["L_sim"].append(self.similarity(w, np.array([self.squared(label, y_m[m]) for m in range(3)])))
+            rows["L_ud"].append(self.distance(z, self.combine(z_m, w), y, w @ y_m))  # eq. 10-11
         terms = {name: float(np.mean(values)) for name, values in rows.items()}
         terms["L_balance"] = terms["L_entropy"] + self.c.alpha * terms["L_sim"]  # eq. 8
         task = terms["L_multi"] + terms["L_uni"]
@@ -244,6 +255,46 @@ def test_every_loss_term(options: dict[str, object]) -> None:
     with torch.no_grad():
         losses = model.loss(batch)
     expected = Reference(model).losses(batch)
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(losses[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+class ClassReference(Reference):
+    """Heads of logits, cross-entropies, and eq. 5 between the softmax and the one-hot label."""
+
+    def score(self, outputs: Array) -> Any:
+        return outputs
+
+    def error(self, label: float, y: Any) -> float:
+        return -float(np.log(softmax(y)[int(label)]))
+
+    def squared(self, label: float, y: Any) -> float:
+        return float(sum((p - (k == label)) ** 2 for k, p in enumerate(softmax(y))))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"distilled": "logits"},
+        {"distilled": "logits", "divergence": "mse", "teacher": "multimodal"},
+        {"fusion": "concat", "similarity": "kl"},
+        {"as_released": True},
+    ],
+    ids=str,
+)
+def test_every_loss_term_of_classes(options: dict[str, object]) -> None:
+    batch = make_batch().replace(labels=torch.tensor([0, 3, 1, 2, 3]))
+    model = make_model(InputSpec(dims=SPEC.dims, num_classes=4), **options)
+    output, reference = run(model, batch), ClassReference(model)
+    for i, (w, _, y_m, _, y) in enumerate(reference.samples(batch)):
+        np.testing.assert_allclose(output.extras["routing"][i], w, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(output.extras["unimodal_logits"][i].view(3, 4), y_m, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(output.prediction[i], y, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        losses = model.loss(batch)
+    expected = reference.losses(batch)
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(losses[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -457,6 +508,10 @@ def test_overfits_a_few_samples() -> None:
 
 
 def test_the_papers_numbers() -> None:
+    assert EMOE.presets["mintrec"] == replace(
+        EMOE.presets["mosi"], distilled="logits"
+    )  # eq. 10-11: classes have logits
+    assert EMOE.optimisation["mintrec"] == EMOE.optimisation["mosi"]
     for name in ("mosi", "mosei"):
         paper, recipe = EMOE.presets[name], EMOE.optimisation[name]
         assert (paper.alpha, paper.lambda_1, paper.lambda_2, paper.temperature, paper.fusion) == (

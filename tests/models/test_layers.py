@@ -14,13 +14,16 @@ from robustbench_msa.models.contract import InputSpec
 from robustbench_msa.models.layers import (
     SequenceEncoder,
     Standardise,
+    discretise,
     fit_standardisers,
     labels_of,
     masked_mean,
     relative_position,
     require_choice,
     require_features,
-    require_regression_on_features,
+    require_text_features,
+    sample_losses,
+    targets_of,
     valid_steps,
     wide_linear,
 )
@@ -164,11 +167,54 @@ def test_wide_linear_starts_with_the_stated_spread() -> None:
     np.testing.assert_array_equal(layer.bias.detach(), 0)
 
 
+def test_discretise() -> None:
+    y = torch.linspace(-4, 4, 81)
+    np.testing.assert_array_equal(discretise(y, (-3.0, 3.0), 7), np.round(np.clip(y.numpy(), -3, 3)) + 3)
+    np.testing.assert_array_equal(
+        discretise(torch.tensor([-1.0, -0.4, 0.0, 1.0, 2.0]), (-1.0, 1.0), 7), [0, 2, 3, 6, 6]
+    )
+    for k in (2, 5, 6):  # the nearest level, for even and odd K
+        levels = np.linspace(-3, 3, k)
+        off_grid = torch.linspace(-3, 3, 98)[1:-1] + 1e-3
+        nearest = np.abs(off_grid.numpy()[:, None] - levels).argmin(axis=1)
+        np.testing.assert_array_equal(discretise(off_grid, (-3.0, 3.0), k), nearest)
+
+
+def labelled(labels: list[float]) -> Batch:
+    x = {m: torch.ones(len(labels), 1, 1) for m in ("text", "audio", "vision")}
+    return Batch(**x, labels=torch.tensor(labels))
+
+
+def test_targets_are_scores_or_classes() -> None:
+    scores, classes = InputSpec(dims=(1, 1, 1)), InputSpec(dims=(1, 1, 1), num_classes=3)
+    np.testing.assert_array_equal(targets_of(labelled([0.5, -1.0]), scores), [0.5, -1.0])
+    for given in ([2, 0], [2.0, 0.0]):
+        found = targets_of(labelled(given), classes)
+        np.testing.assert_array_equal(found, [2, 0])
+        assert found.dtype == torch.int64
+    for wrong in (3, -1, 0.5):
+        with pytest.raises(InputError, match=f"expected classes 0 to 2, got a label of {wrong:g}"):
+            targets_of(labelled([0.0, wrong]), classes)
+
+
+def test_sample_losses_are_errors_or_cross_entropies() -> None:
+    g = torch.Generator().manual_seed(0)
+    p, y = torch.randn(6, generator=g), torch.randn(6, generator=g)
+    np.testing.assert_allclose(sample_losses(p, y, "l1"), np.abs(p.numpy() - y.numpy()))
+    np.testing.assert_allclose(sample_losses(p, y, "mse"), (p.numpy() - y.numpy()) ** 2)
+    logits, classes = torch.randn(6, 4, generator=g), torch.tensor([0, 3, 1, 2, 0, 3])
+    e = np.exp(logits.double().numpy())
+    expected = -np.log(e[np.arange(6), classes] / e.sum(axis=1))
+    for kind in ("l1", "mse"):
+        np.testing.assert_allclose(sample_losses(logits, classes, kind), expected, rtol=1e-5)
+
+
 def test_borders_refuse_what_the_models_cannot_read() -> None:
     with pytest.raises(InputError, match="qa_moe: text is token ids, expected features"):
-        require_regression_on_features("qa_moe", InputSpec(dims=(0, 3, 3)))
-    with pytest.raises(InputError, match="got 6 classes"):
-        require_regression_on_features("qa_moe", InputSpec(dims=(3, 3, 3), num_classes=6))
+        require_text_features("qa_moe", InputSpec(dims=(0, 3, 3)))
+    for count in (1, -2):
+        with pytest.raises(InputError, match=f"qa_moe: expected 0 .* or at least 2 classes, got num_classes={count}"):
+            require_text_features("qa_moe", InputSpec(dims=(3, 3, 3), num_classes=count))
     with pytest.raises(InputError, match=r"text: expected features \(N, T, 3\), got token ids of shape \(2, 4\)"):
         require_features("text", torch.zeros(2, 4, dtype=torch.int64), 3)
     with pytest.raises(InputError, match=r"audio: expected features \(N, T, 74\), got features of shape \(2, 4, 5\)"):

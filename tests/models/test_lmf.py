@@ -89,6 +89,23 @@ def reference(model: LMF, batch: Batch, i: int) -> float:
     return float((weight * z).sum() + (w["bias"] if c.bias else 0.0))  # eq. 2, 5
 
 
+@pytest.mark.parametrize("fusion", ["sum_of_products", "product_of_sums", "weighted"])
+def test_each_class_is_an_LMF_with_factors_of_its_own(fusion: str) -> None:
+    torch.manual_seed(0)
+    model = LMF(InputSpec(dims=SPEC.dims, num_classes=3), replace(SMALL, fusion=fusion)).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.6)
+    batch = make_batch()
+    for k in range(3):
+        one = make_model(fusion=fusion)
+        state = model.state_dict()
+        own = {name: x[k] for name, x in state.items() if name.startswith("factors") or name == "bias"}
+        one.load_state_dict({**state, **own})
+        with torch.no_grad():
+            expected = [reference(one, batch, i) for i in range(len(batch))]  # d_h = 1: the full tensor of this class
+            np.testing.assert_allclose(model(batch).prediction[:, k], expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,8 +45,8 @@ def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-def reference(model: QAMoE, u: dict[str, Array]) -> tuple[float, float, list[float], list[Array]]:
-    """Eq. 4 to 9 for one sample from its u_m: value, log-variance, r, gates."""
+def reference(model: QAMoE, u: dict[str, Array]) -> tuple[Any, float, list[float], list[Array]]:
+    """Eq. 4 to 9 for one sample from its u_m: value (logits of classes), log-variance, r, gates."""
     w = {name: value.double().numpy() for name, value in model.state_dict().items()}
     c = model.config
 
@@ -77,7 +78,8 @@ def reference(model: QAMoE, u: dict[str, Array]) -> tuple[float, float, list[flo
     joined = np.concatenate(y) if c.fusion == "mlp" else np.mean(y, axis=0)
     joined = (joined - joined.mean()) / np.sqrt(joined.var() + 1e-5) * w["fusion.0.weight"] + w["fusion.0.bias"]
     h = torch.nn.functional.gelu(torch.from_numpy(affine("fusion.1", joined))).numpy()
-    return affine("value", h)[0], affine("log_variance", h)[0], scores, gates  # eq. 8, 9
+    value, s = affine("value", h), affine("log_variance", h)[0]  # eq. 8, 9
+    return value if model.spec.num_classes else value[0], s, scores, gates
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,38 @@ def test_equations_3_to_9(options: dict[str, object]) -> None:
         np.testing.assert_allclose(output.extras["log_variance"][i], log_variance, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(output.extras["r"][i], r, rtol=1e-5)
         np.testing.assert_allclose(output.extras["gates"][i], np.concatenate(gates), rtol=1e-5, atol=1e-5)
+
+
+def test_classes_are_a_softmax_at_the_temperature_of_eq_9() -> None:
+    """f exp(-s), and L_nll is the negative log-likelihood of softmax(f / sigma^2)."""
+    labels = torch.tensor([0, 2, 1, 1, 0, 2, 2])
+    torch.manual_seed(0)
+    model = QAMoE(InputSpec(dims=SPEC.dims, num_classes=3), SMALL).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.7)
+    batch, nll = make_batch().replace(labels=labels), 0.0
+    output = run(model, batch)
+    with torch.no_grad():
+        encoded = model.encode(batch)
+    for i, y in enumerate(labels.tolist()):
+        f, s, r, _ = reference(model, {m: encoded.part(m)["u"][i].double().numpy() for m in MODALITIES})
+        np.testing.assert_allclose(output.prediction[i], f / np.exp(s), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(output.extras["log_variance"][i], s, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(output.extras["r"][i], r, rtol=1e-5)
+        nll += np.log(np.exp(f / np.exp(s)).sum()) - f[y] / np.exp(s)
+    losses = model.loss(batch)
+    np.testing.assert_allclose(losses["L_nll"].item(), nll / 7, rtol=1e-4)
+    assert losses["total"] is losses["L_nll"]
+
+
+def test_a_wrong_class_raises_the_log_variance_and_a_right_one_lowers_it() -> None:
+    """What eq. 10 does with large and small errors (3.5)."""
+    f = torch.tensor([[2.0, -1.0, 0.0]])
+    for label, sign in ((1, -1), (0, 1)):
+        s = torch.zeros(1, requires_grad=True)
+        torch.nn.functional.cross_entropy(f * torch.exp(-s)[:, None], torch.tensor([label])).backward()
+        assert s.grad is not None
+        assert np.sign(s.grad.item()) == sign  # a step goes against the gradient
 
 
 def encoded_by_hand(model: QAMoE, modality: str, steps: Array) -> Array:
@@ -328,7 +362,7 @@ def test_the_papers_numbers() -> None:
     assert (recipe.optimizer, recipe.weight_decay, recipe.batch_size, recipe.epochs) == ("adam", 1e-5, 16, 30)
     assert (recipe.grad_clip, recipe.schedule) == (1.0, "cosine")
     assert all(o.learning_rate in (1e-3, 5e-4, 1e-4) for o in QAMoE.optimisation.values())
-    for name in ("mosei", "sims"):
+    for name in ("mosei", "sims", "mintrec", "iemocap6"):
         assert (QAMoE.presets[name], QAMoE.optimisation[name]) == (paper, recipe)
 
 

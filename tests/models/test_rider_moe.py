@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,6 @@ from robustbench_msa.models.rider_moe import (
     TransformerExperts,
     consensus,
     dir_losses,
-    discretise,
     entropy,
     probe_loss,
     reliability,
@@ -119,7 +119,7 @@ def test_experts_against_torchs_transformer() -> None:
     for p in experts.parameters():
         nn.init.normal_(p, std=0.4)
     z = torch.randn(6, 4, 8)
-    y = experts(z)
+    y = experts(z).squeeze(2)
     assert y.shape == (6, 5)
     for e in range(5):
         x = z
@@ -181,8 +181,12 @@ class ByHand:
         mixed = self.affine("f_fuse.mix.3", gelu(self.affine("f_fuse.mix.0", np.concatenate(h))))
         return [*tokens, self.w["f_fuse.readout"] + mixed]
 
-    def expert(self, e: int, tokens: list[Array]) -> float:
-        """f_e: pre-norm Transformer layers; a scalar from the last token."""
+    def expert(self, e: int, tokens: list[Array]) -> Any:
+        """A scalar from the last token."""
+        return float(self.outputs(e, tokens)[0])
+
+    def outputs(self, e: int, tokens: list[Array]) -> Array:
+        """f_e: pre-norm Transformer layers; what is read off the last token."""
         width = self.c.d_model // self.c.expert_heads
         for layer in range(self.c.expert_layers):
             b = f"experts.blocks.{layer}"
@@ -204,7 +208,7 @@ class ByHand:
             for x in attended:
                 wide = gelu(self.expert_affine(f"{b}.widen", e, self.expert_norm(f"{b}.norm_ff", e, x)))
                 tokens.append(x + self.expert_affine(f"{b}.narrow", e, wide))
-        return float(self.expert_affine("experts.scalar", e, self.expert_norm("experts.norm", e, tokens[-1]))[0])
+        return self.expert_affine("experts.scalar", e, self.expert_norm("experts.norm", e, tokens[-1]))
 
     def views(self, h: list[Array]) -> Array:
         """y_e^(p): 4 views by 5 experts (eq. 40-41)."""
@@ -278,6 +282,72 @@ def reference_dir(y: Array, pi: Array, r: Array, r_bar: float, label: float) -> 
     return {name: float(value) for name, value in terms.items()}
 
 
+class ByHandOfClasses(ByHand):
+    """Experts that give logits, probes of as many classes."""
+
+    def __init__(self, model: RIDERMoE) -> None:
+        super().__init__(model)
+        self.c = replace(self.c, K=model.spec.num_classes)
+
+    def expert(self, e: int, tokens: list[Array]) -> Any:
+        return self.outputs(e, tokens)
+
+
+def cross_entropy(logits: Array, label: int) -> float:
+    return -math.log(softmax(logits)[label])
+
+
+def reference_dir_of_classes(y: Array, pi: Array, r: Array, r_bar: float, label: int) -> dict[str, float]:
+    """B.3 for one sample whose experts give logits, y ``(4, 5, C)``: by class, and the cross-entropy of eq. 51."""
+    by_class = [reference_dir(y[..., k], pi, r, r_bar, 0.0) for k in range(y.shape[2])]
+    terms = {name: float(np.mean([one[name] for one in by_class])) for name in ("L_uni", "L_red", "L_PID", "L_syn_off")}
+    whole = sum(pi[e] * y[0, e] for e in range(5))  # what S adds to the rest
+    res = r_bar**3 * cross_entropy(whole, label)
+    return {**terms, "L_syn_res": res, "L_syn": terms["L_syn_off"] + res}
+
+
+@pytest.mark.parametrize("options", [{}, {"r_bar": "unnormalised", "mask": "random"}], ids=str)
+def test_every_loss_term_of_classes(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    config = replace(SMALL, lambda_cls=0.3, lambda_PID=0.7, lambda_syn=1.1, **options)  # type: ignore[arg-type]
+    model, labels = RIDERMoE(InputSpec(dims=(6, 5, 4), num_classes=3), config).eval(), torch.arange(7) % 3
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    batch = make_batch().replace(labels=labels)
+    with torch.no_grad():
+        output, views = model(batch), model.masked_views(model.encode(batch), batch.present)
+    hand, terms = ByHandOfClasses(model), []
+    for i, y in enumerate(labels.tolist()):
+        h = [hand.encode(m, batch.features(m)[i].double().numpy()) for m in MODALITIES]
+        y_e, (pi, r, r_bar, p) = hand.views(h), hand.route(h)  # (4, 5, 3)
+        np.testing.assert_allclose(views[i], y_e, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(output.prediction[i], pi @ y_e[0], rtol=1e-5, atol=1e-5)  # eq. 1
+        terms.append(
+            {"L_task": cross_entropy(pi @ y_e[0], y), "L_cls": sum(-math.log(q[y]) for q in p)}
+            | reference_dir_of_classes(y_e, pi, r, r_bar, y)
+        )
+    losses = {name: value.item() for name, value in model.loss(batch).items()}
+    expected = {name: float(np.mean([term[name] for term in terms])) for name in terms[0]}
+    weights = {"L_task": 1.0, "L_cls": 0.3, "L_PID": 0.7, "L_syn": 1.1}
+    expected["total"] = sum(weight * expected[name] for name, weight in weights.items())  # eq. 3
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(losses[name], value, rtol=1e-5, err_msg=name)
+    assert "experts" not in output.extras
+    assert all(model.probe[m].out_features == 3 for m in MODALITIES)
+
+
+def test_residual_fit_of_classes_updates_the_synergy_expert_and_the_routing_only() -> None:
+    torch.manual_seed(0)
+    model = RIDERMoE(InputSpec(dims=(6, 5, 4), num_classes=3), SMALL).eval()
+    model.loss(make_batch().replace(labels=torch.arange(7) % 3))["L_syn_res"].backward()
+    for name, p in model.experts.named_parameters():
+        assert p.grad is not None
+        np.testing.assert_array_equal(p.grad[:4], 0, err_msg=name)  # U_T, U_A, U_V, R
+        assert p.grad[4].abs().sum() > 0, name
+    assert model.router[3].weight.grad.abs().sum() > 0
+
+
 def random_dir_inputs(n: int = 6) -> tuple[Tensor, Routing, Tensor]:
     g = torch.Generator().manual_seed(4)
     y_e, pi = torch.randn(4, n, 5, generator=g), torch.randn(n, 5, generator=g).softmax(dim=1)
@@ -318,19 +388,6 @@ def test_dir_ablations_remove_their_terms_only(ablation: str) -> None:
     for name in ("L_uni", "L_red", "L_PID", "L_syn_off", "L_syn_res"):
         np.testing.assert_array_equal(ablated[name], 0.0 if name in gone else full[name], err_msg=name)
     np.testing.assert_allclose(ablated["L_syn"], ablated["L_syn_off"] + ablated["L_syn_res"])
-
-
-def test_discretise() -> None:
-    y = torch.linspace(-4, 4, 81)
-    np.testing.assert_array_equal(discretise(y, (-3.0, 3.0), 7), np.round(np.clip(y.numpy(), -3, 3)) + 3)
-    np.testing.assert_array_equal(
-        discretise(torch.tensor([-1.0, -0.4, 0.0, 1.0, 2.0]), (-1.0, 1.0), 7), [0, 2, 3, 6, 6]
-    )
-    for k in (2, 5, 6):  # the nearest level, for even and odd K
-        levels = np.linspace(-3, 3, k)
-        off_grid = torch.linspace(-3, 3, 98)[1:-1] + 1e-3
-        nearest = np.abs(off_grid.numpy()[:, None] - levels).argmin(axis=1)
-        np.testing.assert_array_equal(discretise(off_grid, (-3.0, 3.0), k), nearest)
 
 
 def test_probe_loss_counts_a_modality_only_where_it_is() -> None:

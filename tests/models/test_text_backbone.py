@@ -62,6 +62,25 @@ def made(folder: Path, name: str = "qa_moe", **settings: Any) -> TokenTextModel:
     return model
 
 
+@pytest.mark.parametrize("name", [name for name in READERS if name.endswith("_moe") or name == "emoe"])
+def test_classes_from_token_ids(encoder_folder: Path, name: str) -> None:
+    """The head is the model's own: logits, and a loss that reaches it."""
+    cls = model_class(f"{name}-tokens")
+    config = with_backbone(replace(cls.presets["synth"], text_backbone=str(encoder_folder)))
+    model = cls(InputSpec((0, 5, 4), num_classes=3), config)
+    assert isinstance(model, TokenTextModel)
+    model.read_backbone()
+    batch = make_batch().replace(labels=torch.arange(9) % 3)
+    model.fit_statistics(batch)
+    loss = model.loss(batch)["total"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.inner.parameters())
+    with torch.no_grad():
+        assert model.eval()(batch).prediction.shape == (9, 3)
+        np.testing.assert_array_equal(predict(model, batch), model(batch).prediction.argmax(dim=1))
+
+
 @pytest.fixture(params=READERS)
 def model(request: pytest.FixtureRequest, encoder_folder: Path) -> Iterator[TokenTextModel]:
     model = made(encoder_folder, request.param)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,7 +217,7 @@ class Reference:
         gates = sigmoid(self.linear("GF.gate", h))
         return (gates * h).sum(axis=0), gates.mean(axis=1)
 
-    def predict(self, batch: Batch, i: int) -> tuple[float, Array, list[Array]]:
+    def predict(self, batch: Batch, i: int) -> tuple[Any, Array, list[Array]]:
         e = {}
         for m in self.used:
             x, name = batch.features(m)[i].double().numpy(), EXPLANATION_OF[m]
@@ -233,7 +234,8 @@ class Reference:
         hidden = np.maximum(self.linear("classifier.0", z), 0)
         weights = np.zeros(3)
         weights[[MODALITIES.index(m) for m in self.used]] = g
-        return self.linear("classifier.3", hidden)[0], weights, gates  # eq. 5
+        outputs = self.linear("classifier.3", hidden)  # eq. 5
+        return outputs if len(outputs) > 1 else outputs[0], weights, gates
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
@@ -260,6 +262,18 @@ def test_loss_is_the_mean_squared_error() -> None:
     assert losses.keys() == {"total", "L_mse"}
     np.testing.assert_allclose(losses["L_mse"], np.mean((predictions - labels) ** 2), rtol=1e-4)
     assert losses["total"] == losses["L_mse"]
+
+
+def test_logits_and_cross_entropy_of_classes() -> None:
+    labels = torch.tensor([0, 2, 1, 1, 0, 2, 2])
+    model, batch = make_model(replace(SPEC, num_classes=3)), make_batch().replace(labels=labels)
+    logits = np.array([Reference(model).predict(batch, i)[0] for i in range(7)])
+    np.testing.assert_allclose(run(model, batch).prediction, logits, rtol=1e-4, atol=1e-5)
+    losses = {name: value.item() for name, value in model.loss(batch).items()}
+    assert losses.keys() == {"total", "L_ce"}
+    expected = np.mean([-np.log(softmax(logits[i])[y]) for i, y in enumerate(labels.tolist())])
+    np.testing.assert_allclose(losses["L_ce"], expected, rtol=1e-4)
+    assert losses["total"] == losses["L_ce"]
 
 
 def test_shares_average_the_valid_steps() -> None:

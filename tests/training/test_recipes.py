@@ -39,7 +39,8 @@ def test_clean_is_the_batch_itself(batch):
     recipe = parse_recipe("clean")
     assert recipe.corrupt(batch, generator(), None) is batch
     assert recipe.views(batch, None) == [batch]
-    assert recipe.selection == "MAE on the clean split"
+    assert recipe.selection() == "MAE on the clean split"
+    assert recipe.selection("accuracy") == "accuracy on the clean split"
 
 
 def drawn(text, count=4000):

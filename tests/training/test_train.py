@@ -454,14 +454,16 @@ def test_a_name_that_no_checkpoint_may_have_is_refused_before_training(data, tmp
     assert os.listdir(tmp_path) == []
 
 
-def test_references_and_classes_cannot_be_trained(data, tmp_path):
+def test_references_and_half_classes_cannot_be_trained(data, tmp_path):
     with pytest.raises(InputError, match="chance is a reference"):
         train("chance", data, out=tmp_path)
     x = {m: torch.ones(3, 2, 2) for m in ("text", "audio", "vision")}
-    batch = Batch(**x, labels=torch.tensor([0, 1, 2]))
-    classes = Dataset("intents", dict.fromkeys(("train", "valid", "test"), batch), profile="classification")
-    with pytest.raises(InputError, match="intents: training needs sentiment scores"):
-        train("late_fusion", classes, out=tmp_path)
+    wrong = ((torch.tensor([0.0, 1.5, 2.0]), "whole numbers from 0"), (torch.zeros(3).long(), "at least 2"))
+    for labels, match in wrong:
+        batch = Batch(**x, labels=labels)
+        classes = Dataset("intents", dict.fromkeys(("train", "valid", "test"), batch), profile="classification")
+        with pytest.raises(InputError, match=f"intents.*{match}"):
+            train("late_fusion", classes, out=tmp_path)
 
 
 def test_the_settings_for_a_gpu_are_given_back():

@@ -1,6 +1,7 @@
 """What breaks a model, and which samples first: the loss of one modality, and predicted signs that flip.
 
-A sign is that of Acc-2 with zeros: a prediction of at least 0 is not negative.
+A sign is that of Acc-2 with zeros: a prediction of at least 0 is not negative. Where predictions are classes, the class
+itself takes the sign's place, and an error is 1 where it is wrong and 0 where it is right.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class BreakingInfo(NamedTuple):
     samples of |error| minus the clean |error|; flipped, the share of samples whose predicted sign is not the clean one.
     shares: flipped at every point of every stress with one severity axis.
     flips: one row per sample that flips (WHO, stress, params): severity, the smallest at which its sign is not the
-    clean one in at least half of the corruption seeds; the first to flip first, of equals the largest clean prediction.
+    clean one in at least half of the corruption seeds; the first to flip first, of equals the largest clean prediction
+    (of classes the most probable one).
     """
 
     modalities: pd.DataFrame
@@ -92,12 +94,12 @@ def _shares(sweep: Sweep, clean: Samples, rest: Rest) -> Iterator[dict[str, Any]
 
 def _flips(sweep: Sweep, clean: Samples, rest: Rest) -> list[dict[str, Any]]:
     known: set[str] = set()
-    found = []
+    found, certainty = [], clean.certainty
     for point, samples in rest:  # by severity
         counts, mean = per_sample(clean, samples)
         new = [i for i, name in enumerate(clean.ids) if 2 * counts[i] >= samples.n_seeds and name not in known]
         known |= {clean.ids[i] for i in new}
-        for i in sorted(new, key=lambda i: (-abs(clean.y_pred[i]), clean.ids[i])):
+        for i in sorted(new, key=lambda i: (-certainty[i], clean.ids[i])):
             where = {**sweep.line._asdict(), "stress": sweep.stress, "params": sweep.params}
             what = {"id": str(clean.ids[i]), "label": clean.y_true[i], "clean_prediction": clean.y_pred[i]}
             what |= {"severity": point.severity, "prediction": mean[i]}
@@ -106,12 +108,27 @@ def _flips(sweep: Sweep, clean: Samples, rest: Rest) -> list[dict[str, Any]]:
 
 
 def per_sample(clean: Samples, samples: Samples) -> tuple[Array, Array]:
-    """For each sample of the clean cell: in how many corruption seeds its sign differs, and its mean prediction."""
+    """For each sample of the clean cell: in how many corruption seeds its sign (or class) differs, and its prediction.
+
+    That is the mean of its scores, or the most frequent of its classes (of equals one that is not the clean one; NaN:
+    none).
+    """
     before = matched(clean, samples)
     flips = np.bincount(before, weights=_differs(clean, samples, before), minlength=len(clean.ids))
+    if samples.classes:
+        return np.asarray(flips, dtype=np.float64), _most_frequent(samples.y_pred, before, clean.y_pred)
     total = np.bincount(before, weights=samples.y_pred, minlength=len(clean.ids))
     counts = np.maximum(np.bincount(before, minlength=len(clean.ids)), 1)
     return np.asarray(flips, dtype=np.float64), total / counts
+
+
+def _most_frequent(classes: Array, of: Any, clean: Array) -> Array:
+    """Of each of n samples ``(n,)``, from classes ``(N,)`` and whose they are ``(N,)``; clean: ``(n,)``, loses ties."""
+    known, n = ~np.isnan(classes), len(clean)
+    count = int(max(classes[known].max(initial=0), np.nan_to_num(clean).max(initial=0))) + 1
+    votes = np.bincount(of[known] * count + classes[known].astype(np.int64), minlength=n * count).reshape(n, count)
+    ranked = votes - 0.5 * (np.arange(count) == clean[:, None])
+    return np.where(votes.any(axis=1), ranked.argmax(axis=1), np.nan)
 
 
 def matched(clean: Samples, samples: Samples) -> Any:
@@ -129,4 +146,7 @@ def _flipped(clean: Samples, samples: Samples) -> dict[str, float]:
 
 
 def _differs(clean: Samples, samples: Samples, before: Any) -> Array:
-    return np.asarray((samples.y_pred >= 0) != (clean.y_pred[before] >= 0), dtype=np.float64)
+    now, then = samples.y_pred, clean.y_pred[before]
+    if samples.classes:
+        return np.asarray(np.nan_to_num(now, nan=-1) != np.nan_to_num(then, nan=-1), dtype=np.float64)
+    return np.asarray((now >= 0) != (then >= 0), dtype=np.float64)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from corruptions import InputError
 from robustbench_msa.analysis.inside.cells import Inside, Line, each_point, frame_of
 from robustbench_msa.analysis.inside.grouped import ERROR, SHARE, Estimate, Rows, means, of_samples, of_sums, ratio
 from robustbench_msa.analysis.inside.risk import SHARES, areas, risk_at
@@ -46,9 +47,15 @@ class CalibrationInfo(NamedTuple):
 def calibration_info(folder: str | Path) -> CalibrationInfo:
     """
     Raises:
-        InputError: no model of the run stores a log-variance.
+        InputError: no model of the run stores a log-variance; the run is on classes.
     """
-    sweeps = Inside(folder).sweeps(EXTRA, what="predicted variance", models=STORED_BY)
+    inside = Inside(folder)
+    if inside.classes:
+        raise InputError(
+            f"{folder}: calibration is of a predicted variance of scores, this run is on classes; "
+            "msabench plot risk shows whether their probabilities order the errors"
+        )
+    sweeps = inside.sweeps(EXTRA, what="predicted variance", models=STORED_BY)
     measured = [f"{name}{end}" for name in ("nll", "rmse", "rms_sigma", "ause") for end in ("", "_low", "_high")]
     return CalibrationInfo(
         frame_of(each_point(sweeps, _point), *measured, "area", "area_oracle", "area_random"),

@@ -83,6 +83,11 @@ class Inside:
             raise InputError(f"{folder}: no finished cell of a model there; run msabench run first")
         self._read: dict[str, Samples] = {}
 
+    @property
+    def classes(self) -> bool:
+        """Are labels and predictions classes?"""
+        return self.planned.profile == "classification"
+
     def lines(self) -> list[Line]:
         return sorted({_line(cell) for cell in self.cells}, key=lambda line: (*line[:2], line[2] or -1, line[3]))
 
@@ -137,7 +142,7 @@ class Inside:
             except (pa.ArrowException, OSError) as error:
                 where, why = self.store.path(cell.key), str(error).splitlines()[0]
                 raise InputError(f"{where}: damaged ({why}); run the same msabench run again") from None
-            self._read[cell.key] = samples_of(table)
+            self._read[cell.key] = samples_of(table, self.classes)
         return self._read[cell.key]
 
 

@@ -45,12 +45,14 @@ def dir_checks(model: RIDERMoE, batch: Batch) -> pd.DataFrame:
         batch: labelled samples on the model's device; groups default to every sample by itself.
 
     Raises:
-        InputError: another model, a single expert, training mode, or no labels.
+        InputError: another model, a single expert, experts of classes, training mode, or no labels.
     """
     if not isinstance(model, RIDERMoE) or model.config.single_expert:
         raise InputError(
             "dir_checks: expected a RIDER-MoE with its five experts; the checks compare their masked views"
         )
+    if model.spec.num_classes:
+        raise InputError("dir_checks: expected experts that give scores, these give logits of classes")
     if model.training or batch.labels is None:
         raise InputError("dir_checks: expected a model in eval mode (model.eval()) and a batch with labels")
     views, pi = [], []
@@ -92,9 +94,11 @@ def factor_table(folder: str | Path) -> pd.DataFrame:
     squares of a row add up to at most 1 but for sampling. The synergistic factor is the product of the three signs.
 
     Raises:
-        InputError: the run is not on synth, or no model of it stores outputs of experts.
+        InputError: the run is not on synth, or is on classes, or no model of it stores outputs of experts.
     """
     inside = Inside(folder)
+    if inside.classes:
+        raise InputError(f"{folder}: factors are compared with scores of experts; this run is on classes")
     sweeps = inside.sweeps(
         *EXTRAS, what="outputs of single experts", models="rider_moe (experts) and emoe (modalities) store them"
     )

@@ -1,8 +1,9 @@
 """Errors of the samples a model is most sure of: risk-coverage and sparsification curves.
 
 Risk-coverage (El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017): keep the most confident share of the samples, the
-coverage, and see the mean absolute error of those kept, the risk. Sparsification (Ilg et al. 2018) is the same curve
-read the other way: the share dropped is one minus the coverage. The oracle's order is that of the true errors.
+coverage, and see the mean absolute error of those kept, the risk (of classes their error rate). Sparsification (Ilg et
+al. 2018) is the same curve read the other way: the share dropped is one minus the coverage. The oracle's order is that
+of the true errors.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pandas as pd
 from corruptions import InputError
 from robustbench_msa.analysis.inside.cells import Inside, each_point, frame_of
 from robustbench_msa.analysis.inside.grouped import of_samples
-from robustbench_msa.analysis.inside.samples import Samples
+from robustbench_msa.analysis.inside.samples import Samples, probability
 from robustbench_msa.analysis.metrics import Array
 
 SHARES: Array = np.linspace(0.05, 1.0, 20)
@@ -35,10 +36,12 @@ CONFIDENCES: Mapping[str, tuple[str, Callable[[Mapping[str, Array]], Array]]] = 
     "r": ("r", lambda extras: extras["r"].mean(axis=1)),
     "consensus": ("consensus", lambda extras: extras["consensus"].mean(axis=1)),
     "routing": ("routing", lambda extras: -_entropy(extras)),
+    "probability": ("logits", lambda extras: probability(extras["logits"])),
 }
 """By name: the extra it needs, and the confidence ``(N,)`` from a cell's extras, larger for surer. Variance: minus the
 predicted log-variance; entropy: minus the mean entropy of the probes or experts; r: the mean over modalities; routing:
-minus the entropy of the routing weights. A constant one (RIDER-MoE's mean r) orders nothing: its risk is the MAE."""
+minus the entropy of the routing weights; probability: that of the predicted class. A constant one (RIDER-MoE's mean r)
+orders nothing: its risk is the MAE."""
 
 
 class Areas(NamedTuple):
@@ -104,7 +107,7 @@ def risk_info(folder: str | Path, confidences: Iterable[str] = tuple(CONFIDENCES
     sweeps = Inside(folder).sweeps(
         *(CONFIDENCES[name][0] for name in wanted),
         what="confidence",
-        models="log_variance: qa_moe; entropy: rider_moe, ca_moe; r: qa_moe, rider_moe",
+        models="log_variance: qa_moe; entropy: rider_moe, ca_moe; r: qa_moe, rider_moe; logits: all, of classes",
     )
     curve = frame_of(
         each_point(sweeps, lambda line, s: _curve(s, wanted)),

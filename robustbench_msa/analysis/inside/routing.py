@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 
 from corruptions import MODALITIES, InputError
 from robustbench_msa.analysis.inside.cells import Inside, Line, each_point, frame_of
@@ -21,6 +22,7 @@ from robustbench_msa.analysis.metrics import Array
 from robustbench_msa.models.rider_moe import EXPERTS
 
 EXTRAS = ("routing", "gates", "gate")
+ALONE = ("unimodal", "unimodal_logits")
 STORED_BY = "rider_moe, qa_moe, emoe, ca_moe and text_moe store them"
 
 
@@ -69,14 +71,15 @@ def routing_table(folder: str | Path) -> pd.DataFrame:
 def importance_table(folder: str | Path) -> pd.DataFrame:
     """Do EMOE's weights follow what each modality can do alone (EMOE, figure 6)? One row per modality at a point.
 
-    rank_correlation: Spearman of w_m with -|y - y_m| over samples; agreement: the share of samples whose most weighed
-    modality is the one with the smallest error alone (1/3 by chance), the same on all three rows.
+    rank_correlation: Spearman of w_m with -|y - y_m| (of classes with the log-probability of y) over samples;
+    agreement: the share of samples whose most weighed modality is the one with the smallest error alone (1/3 by
+    chance), the same on all three rows.
 
     Raises:
         InputError: no model of the run stores weights and predictions of single modalities.
     """
     inside = Inside(folder)
-    sweeps = inside.sweeps("unimodal", what="predictions of single modalities", models="emoe stores them")
+    sweeps = inside.sweeps(*ALONE, what="predictions of single modalities", models="emoe stores them")
     rows = each_point(sweeps, _importance)
     correlation = ("rank_correlation", "rank_correlation_low", "rank_correlation_high")
     return frame_of(rows, "expert", *correlation, "agreement", "agreement_low", "agreement_high")
@@ -91,10 +94,9 @@ def _rows(line: Line, samples: Samples) -> Iterable[dict[str, Any]]:
 
 
 def _importance(line: Line, samples: Samples) -> Iterable[dict[str, Any]]:
-    w, alone = samples.extras["routing"], samples.extras["unimodal"]
-    if w.shape != alone.shape:
-        raise InputError(f"{line.model}: expected a weight for each modality, got {w.shape[1]} for {alone.shape[1]}")
-    error = np.abs(samples.y_true[:, None] - alone)  # (N, 3)
+    w, error = samples.extras["routing"], _errors_alone(samples)
+    if w.shape != error.shape:
+        raise InputError(f"{line.model}: expected a weight for each modality, got {w.shape[1]} for {error.shape[1]}")
     same = (w.argmax(axis=1) == error.argmin(axis=1)).astype(np.float64)
     agreement = of_samples(lambda rows: same[rows].mean(keepdims=True), samples.group, SHARE)
     for i, modality in enumerate(MODALITIES):
@@ -102,6 +104,15 @@ def _importance(line: Line, samples: Samples) -> Iterable[dict[str, Any]]:
         columns = ranks.columns(0, "rank_correlation", "rank_correlation_low", "rank_correlation_high")
         columns |= agreement.columns(0, "agreement", "agreement_low", "agreement_high")
         yield {"expert": modality, **columns}
+
+
+def _errors_alone(samples: Samples) -> Array:
+    """The error of each modality's own prediction, ``(N, 3)``: absolute, or minus the log-probability of the class."""
+    if "unimodal" in samples.extras:
+        return np.asarray(np.abs(samples.y_true[:, None] - samples.extras["unimodal"]))
+    logits = np.stack(np.split(samples.extras["unimodal_logits"], 3, axis=1), axis=1)  # (N, 3, C)
+    true = samples.y_true.astype(np.int64)[:, None, None]
+    return np.asarray(-np.take_along_axis(log_softmax(logits, axis=2), true, axis=2)[..., 0])
 
 
 def _routing(model: str, weights: Array) -> Weights:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from robustbench_msa.analysis.metrics import Array
 
@@ -19,7 +20,8 @@ class Samples:
     """The samples of a point, those of several corruption seeds one after another.
 
     ids, y_true, y_pred: ``(N,)``; group: ``(N,)`` in 0..G-1, the same for all points of a run; seed: ``(N,)``, which of
-    the n_seeds corruption seeds; present: ``(N, 3)`` as told; extras: ``(N, k)`` by name.
+    the n_seeds corruption seeds; present: ``(N, 3)`` as told; extras: ``(N, k)`` by name; classes: labels and
+    predictions are classes, not scores.
     """
 
     ids: NDArray[np.str_]
@@ -29,6 +31,7 @@ class Samples:
     y_pred: Array
     present: NDArray[np.bool_]
     extras: Mapping[str, Array]
+    classes: bool = False
 
     @property
     def n_seeds(self) -> int:
@@ -41,8 +44,20 @@ class Samples:
 
     @property
     def error(self) -> Array:
-        """Absolute error, ``(N,)``."""
+        """Absolute error, ``(N,)``; of classes 1 where wrong and 0 where right, so that its mean is the error rate."""
+        if self.classes:
+            return np.asarray(self.y_true != self.y_pred, dtype=np.float64)
         return np.abs(self.y_true - self.y_pred)
+
+    @property
+    def certainty(self) -> Array:
+        """How far a prediction is from flipping, ``(N,)``: the size of a score, the probability of a class.
+
+        Of classes without logits: 0.
+        """
+        if not self.classes:
+            return np.abs(self.y_pred)
+        return probability(self.extras["logits"]) if "logits" in self.extras else np.zeros(len(self.y_pred))
 
     @classmethod
     def joined(cls, parts: Iterable[Samples]) -> Samples:
@@ -57,10 +72,21 @@ class Samples:
             for name in ("ids", "group", "y_true", "y_pred", "present")
         }
         extras = {name: np.concatenate([part.extras[name] for part in parts]) for name in sorted(names)}
-        return cls(seed=np.concatenate(seeds), extras=extras, **whole)
+        return cls(seed=np.concatenate(seeds), extras=extras, classes=parts[0].classes, **whole)
 
 
-def samples_of(table: pa.Table) -> Samples:
+def probability(logits: Array) -> Array:
+    """The largest softmax probability, ``(N,)``, of logits ``(N, C)``; 0 where they are not all finite.
+
+    >>> probability(np.log(np.array([[1.0, 3.0], [1.0, 1.0]]))).tolist()
+    [0.75, 0.5]
+    """
+    known = np.isfinite(logits).all(axis=1, keepdims=True)
+    highest = softmax(np.where(known, logits, 0.0), axis=1).max(axis=1, keepdims=True)
+    return np.asarray(np.where(known, highest, 0.0)[:, 0])
+
+
+def samples_of(table: pa.Table, classes: bool = False) -> Samples:
     """A cell's table of predictions (columns of ``schemas.PREDICTIONS``) as arrays."""
     numbers = {name: table[name].to_numpy().astype(np.float64) for name in ("y_true", "y_pred")}
     return Samples(
@@ -69,6 +95,7 @@ def samples_of(table: pa.Table) -> Samples:
         seed=np.zeros(len(table), dtype=np.int64),
         present=np.stack([np.asarray(table[f"present_{letter}"].to_pylist()) for letter in "tav"], axis=1),
         extras=_extras(table["extras"].combine_chunks()),
+        classes=classes,
         **numbers,
     )
 

@@ -50,7 +50,7 @@ def test_the_prediction_is_made_from_the_features(name: str) -> None:
     with torch.no_grad():
         features = torch.from_numpy(fused_features(model, TEST)).float()
         made = getattr(model, LAYERS[name])(features)
-        made = made[1] if isinstance(made, tuple) else made.squeeze(1)
+        made = (made[1] if isinstance(made, tuple) else made).squeeze(1)
         np.testing.assert_allclose(made.numpy(), model(TEST).prediction.numpy(), atol=1e-5)
     assert not getattr(model, LAYERS[name])._forward_pre_hooks  # nothing is left behind
 
