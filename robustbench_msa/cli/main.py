@@ -18,6 +18,7 @@ from robustbench_msa.cli import (
     listing,
     plot,
     profile,
+    report,
     run,
     score,
     show,
@@ -43,6 +44,7 @@ app.command("run", epilog=run.EPILOG)(run.run)
 app.command("validate", epilog=validate.EPILOG)(validate.validate)
 app.command("train")(train.train)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("report", epilog=report.EPILOG)(report.report)
 app.add_typer(plot.app, name="plot")
 app.command("show")(show.show)
 app.add_typer(listing.app, name="list")
