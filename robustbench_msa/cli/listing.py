@@ -7,8 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="List models, datasets, stresses, protocols or checkpoints.")
+app = typer.Typer(
+    no_args_is_help=True, help="List models, datasets, stresses, protocols, checkpoints or published tables."
+)
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+_VALIDATED = {"valid MAE": "mae", "valid Corr": "corr", "valid Acc": "acc", "valid F1": "f1_macro"}
 
 
 @app.command()
@@ -26,9 +29,9 @@ def models(as_json: Json = False) -> None:
 @app.command()
 def datasets(as_json: Json = False) -> None:
     """Datasets by name; all but synth need --data PATH."""
-    from robustbench_msa.data.registry import DATASETS
+    from robustbench_msa.data.registry import known_datasets
 
-    _show([{"name": name, "what": what} for name, what in DATASETS.items()], ["name", "what"], as_json)
+    _show([{"name": name, "what": what} for name, what in known_datasets().items()], ["name", "what"], as_json)
 
 
 @app.command()
@@ -97,16 +100,32 @@ def checkpoints(as_json: Json = False) -> None:
             "model": c.model,
             "recipe": c.recipe,
             "seed": c.train_seed,
-            "valid MAE": c.config["validation"].get("mae"),
-            "valid Corr": c.config["validation"].get("corr"),
+            **{title: c.config["validation"].get(metric) for title, metric in _VALIDATED.items()},
             "parameters": c.config["parameters"],
             "path": str(c.path),
         }
         for c in found
     ]
-    _show(rows, ["dataset", "model", "recipe", "seed", "valid MAE", "valid Corr", "parameters"], as_json)
+    scores = [title for title in _VALIDATED if any(row[title] is not None for row in rows)]
+    _show(rows, ["dataset", "model", "recipe", "seed", *scores, "parameters"], as_json)
     for line in unreadable:
         print(f"msabench: skipped: {line}", file=sys.stderr)
+
+
+@app.command()
+def published(as_json: Json = False) -> None:
+    """Results tables of the five papers, as they come with the package.
+
+    Beside your own run, in grey: msabench leaderboard RUN --published
+    """
+    from robustbench_msa.cli.display import say
+    from robustbench_msa.published import PAPERS, tables
+
+    rows = tables().to_dict("records")
+    _show(rows, ["paper", "table", "setting", "datasets", "metrics", "rows"], as_json)
+    if not as_json:
+        for name, title in PAPERS.items():
+            say(f"{name}: {title}")
 
 
 def _show(rows: Sequence[Any], columns: list[str], as_json: bool) -> None:

@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
-from corruptions.grid import SUBSETS
-from robustbench_msa.analysis.metrics import Metric
-from robustbench_msa.reporting import names
+from robustbench_msa.reporting import caption, names
+from robustbench_msa.reporting.columns import Column
 from robustbench_msa.reporting.entries import Entry, Facts
+from robustbench_msa.reporting.trained import Trained
+
+__all__ = ["Board", "Column", "PublishedRow", "PublishedScore", "Row", "Score", "groups"]
 
 
-class Column(NamedTuple):
-    """One metric under one stress over one grid. Another grid, or another parameter, is another column."""
-
-    stress: str
-    params: str
-    grid: str
-    metric: Metric
+class Noted(Protocol):
+    """What may have a footnote."""
 
     @property
-    def over(self) -> tuple[str, str, str]:
-        """What is shared by the columns under one heading."""
-        return self[:3]
-
-    @property
-    def title(self) -> str:
-        return names.stress_title(self.stress, self.params)
-
-    @property
-    def by_condition(self) -> bool:
-        """Available sets have no order, so no area: their score is the mean over the sets."""
-        return self.grid[:1].isalpha()
-
-    @property
-    def grid_label(self) -> str:
-        if not self.by_condition:
-            return self.grid
-        return "all 7 sets" if set(self.grid.split(",")) == set(SUBSETS) else names.condition_label(self.grid)
-
-    @property
-    def key(self) -> str:
-        """The words that name this column."""
-        return f"{self.stress}{':' if self.params else ''}{self.params} {self.grid} {self.metric.name}"
+    def note(self) -> str: ...
 
 
 class Score(NamedTuple):
-    """One cell. place: 1 best, 2 second among models, as printed; 0 otherwise. note: why something in it is null."""
+    """One cell.
+
+    place: 1 best, 2 second among models, as printed; 0 otherwise. note: why something in it is null. rank to tied: its
+    standing in the column, null where that was not tested (``analysis.standings``).
+    """
 
     value: float | None
     ci_low: float | None
@@ -55,6 +35,26 @@ class Score(NamedTuple):
     n_groups: int | None = None
     n_seeds: int | None = None
     n_train_seeds: int | None = None
+    rank: int | None = None
+    rank_low: int | None = None
+    rank_high: int | None = None
+    n_ranked: int | None = None
+    tied_with_best: bool | None = None
+
+    @property
+    def rank_interval(self) -> str:
+        """
+        >>> Score(1, 1, 1, rank_low=1, rank_high=3).rank_interval, Score(1, 1, 1, rank_low=2, rank_high=2).rank_interval
+        ('1–3', '2')
+        """
+        if self.rank_low is None or self.rank_high is None:
+            return ""
+        return f"{self.rank_low}" if self.rank_low == self.rank_high else f"{self.rank_low}–{self.rank_high}"
+
+    @property
+    def tie_mark(self) -> str:
+        """Marks what is tied with the best without being the best itself."""
+        return caption.TIED if self.tied_with_best and self.rank != 1 else ""
 
 
 class Row(NamedTuple):
@@ -62,49 +62,107 @@ class Row(NamedTuple):
 
     entry: Entry
     scores: tuple[Score, ...]
+    trained: Trained | None = None
+
+    @property
+    def note(self) -> str:
+        """What must be known of it beside its numbers."""
+        return "" if self.trained is None else self.trained.warning
+
+
+class PublishedScore(NamedTuple):
+    """A number that a paper prints. value: in the units of the store; printed: with its digits."""
+
+    value: float
+    printed: str
+    note: str
+
+
+class PublishedRow(NamedTuple):
+    """One row of a paper's table; None where it has no such number. paper: as people call it."""
+
+    paper: str
+    table: str
+    setting: str
+    model: str
+    scores: tuple[PublishedScore | None, ...]
+
+    @property
+    def source(self) -> str:
+        return f"{self.paper} {self.table}" + (f", {self.setting}" if self.setting else "")
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} [{self.source}]"
 
 
 class Board(NamedTuple):
-    """rows: sorted, references last. sorted_by: the column that sorts them."""
+    """rows: sorted, references last. sorted_by: the column that sorts them. published: rows from papers, below all.
+
+    about_published: what to know of the published rows. baseline: whose errors corruption errors are divided by.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     sorted_by: Column
     facts: Facts
+    published: tuple[PublishedRow, ...] = ()
+    about_published: str = ""
+    baseline: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Footnotes 1, 2, ... as they come in reading order."""
-        return tuple(dict.fromkeys(score.note for row in self.rows for score in row.scores if score.note))
+        return tuple(dict.fromkeys(note for note in self._all_notes() if note))
 
-    def mark(self, score: Score) -> str:
-        """The number of a cell's footnote; empty when it has none."""
-        return str(self.notes.index(score.note) + 1) if score.note else ""
+    def _all_notes(self) -> Iterator[str]:
+        for row in self.rows:
+            yield row.note
+            yield from (score.note for score in row.scores)
+        for published in self.published:
+            yield from (score.note for score in published.scores if score is not None)
+
+    def mark(self, noted: Noted) -> str:
+        """The number of its footnote; empty when it has none."""
+        return str(self.notes.index(noted.note) + 1) if noted.note else ""
 
     def caption(self, interval: str = names.INTERVAL) -> str:
         """What the table cannot say itself. interval: what the intervals are."""
-        grids = dict.fromkeys((column.title, column.grid_label) for column in self.columns if not column.by_condition)
-        sets = dict.fromkeys((column.title, column.grid_label) for column in self.columns if column.by_condition)
-        seeds = self.facts.seeds()
-        percent = dict.fromkeys(column.metric.label for column in self.columns if names.is_percent(column.metric))
-        role = names.oracle_role([column.stress for column in self.columns])
-        references = {"oracle": f"the oracle ({role})", "chance": "chance (the best constant of the training labels)"}
-        by = self.sorted_by
-        unranked = [references[row.entry.model] for row in self.rows if row.entry.is_reference]
-        sentences = [
-            f"Robustness on {self.facts.data()}" + (f"; means over {seeds}" if seeds else ""),
-            f"nAUC, the area under a curve divided by the range of its grid: {_listed(grids)}" if grids else "",
-            f"Mean over available sets: {_listed(sets)}" if sets else "",
-            self.facts.training(),
-            f"{', '.join(percent)} in percent" if percent else "",
-            "↑ higher is better, ↓ lower is better",
-            f"In brackets: {self.facts.intervals(interval)}",
-            f"Sorted by {by.title} {by.grid_label}, {by.metric.label}",
-            "Bold: best, underlined: second, of each column as printed",
-            f"Not ranked: {' and '.join(unranked)}" if unranked else "",
-        ]
-        return ". ".join(filter(None, sentences)) + "."
+        return caption.caption(self, interval)
+
+    @property
+    def models(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if not row.entry.is_reference)
+
+    @property
+    def tested(self) -> bool:
+        """Were differences from the best tested in any column?"""
+        return any(score.rank is not None for row in self.rows for score in row.scores)
+
+    @property
+    def by(self) -> int:
+        """The place of the sorting column."""
+        return self.columns.index(self.sorted_by)
+
+    @property
+    def has_ranks(self) -> bool:
+        """Has the sorting column ranks to show?"""
+        return any(row.scores[self.by].rank is not None for row in self.rows)
+
+    @property
+    def has_recipe(self) -> bool:
+        return any(row.entry.recipe for row in self.rows)
 
 
-def _listed(pairs: dict[tuple[str, str], None]) -> str:
-    return "; ".join(f"{title} {grid}" for title, grid in pairs)
+def groups(columns: Sequence[Column], n_shared: int = 4) -> list[list[int]]:
+    """Places of the columns under one heading, in order. n_shared: how much of ``over`` they share; 3: not the score.
+
+    >>> from robustbench_msa.analysis.metrics import get_profile
+    >>> mae, corr = (get_profile("mosi").metric(name) for name in ("mae", "corr"))
+    >>> groups([Column("noise", "", "0:1:0.5", m, s) for s in ("nauc", "worst") for m in (mae, corr)])
+    [[0, 1], [2, 3]]
+    """
+    found: dict[tuple[str, ...], list[int]] = {}
+    for place, column in enumerate(columns):
+        found.setdefault(column.over[:n_shared], []).append(place)
+    return list(found.values())

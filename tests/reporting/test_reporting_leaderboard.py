@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pandas as pd
 import pytest
@@ -40,7 +41,10 @@ def test_rows_are_sorted_best_first_with_references_last_and_unranked(three):
 
 def test_default_columns_start_with_the_usual_accuracy_and_sort_downwards_by_it(three):
     board = leaderboard(three)
-    assert [column.key for column in board.columns] == ["missing 0:0.8:0.2 acc2_non0", "missing 0:0.8:0.2 mae"]
+    assert [column.key for column in board.columns] == [
+        "missing 0:0.8:0.2 acc2_non0 nauc",
+        "missing 0:0.8:0.2 mae nauc",
+    ]
     assert [row.entry.model for row in board.rows] == ["late_fusion", "qa_moe", "rider_moe", "oracle", "chance"]
 
 
@@ -52,9 +56,8 @@ def test_sort_takes_the_words_of_a_column(three, sort):
 
 
 def test_a_sort_that_names_nothing_is_said(three):
-    with pytest.raises(
-        InputError, match=r"no column to sort by 'noise'; .* of: missing 0:0.8:0.2 acc2_non0; missing 0"
-    ):
+    there = r"of: missing, 0:0.8:0.2, acc2_non0, nauc, mae \(another score: nauc, auc_raw, .*, clean\)"
+    with pytest.raises(InputError, match=rf"no column to sort by 'noise'; .* {there}"):
         leaderboard(three, sort="noise")
 
 
@@ -67,7 +70,9 @@ def test_a_stress_with_parameters_is_found_by_its_name_or_as_typed(nauc):
 def test_a_column_that_nobody_has_is_not_there(nauc):
     frame = nauc({"nauc": 1.0}, {"metric": "corr", "nauc": 0.5}, {"stress": "noise", "grid": "0:0.5:0.1", "nauc": 1.0})
     keys = [column.key for column in leaderboard(frame).columns]
-    assert keys == ["noise 0:0.5:0.1 mae", "missing 0:0.8:0.2 mae", "missing 0:0.8:0.2 corr"]
+    assert keys == [
+        f"{over} nauc" for over in ("noise 0:0.5:0.1 mae", "missing 0:0.8:0.2 mae", "missing 0:0.8:0.2 corr")
+    ]
 
 
 def test_another_grid_or_parameter_is_another_column_and_what_was_not_run_is_said(nauc):
@@ -79,9 +84,9 @@ def test_another_grid_or_parameter_is_another_column_and_what_was_not_run_is_sai
     )
     board = leaderboard(frame)
     assert [column.over for column in board.columns] == [
-        ("missing", "", "0:0.6:0.2"),
-        ("missing", "", "0:0.8:0.2"),
-        ("missing", "fill=mean", "0:0.8:0.2"),
+        ("missing", "", "0:0.6:0.2", "nauc"),
+        ("missing", "", "0:0.8:0.2", "nauc"),
+        ("missing", "fill=mean", "0:0.8:0.2", "nauc"),
     ]
     rider, qa = (row.scores for row in board.rows)
     assert [s.value for s in rider] == [0.7, None, 0.6]
@@ -153,9 +158,14 @@ def test_the_frame_is_tidy_in_the_units_of_the_store_and_csv_is_it(three):
         "place": 1,
         "n_groups": 62,
     }
+    assert frame["kind"].tolist() == ["model"] * 6 + ["reference"] * 4
     read = pd.read_csv(io.StringIO(board.to_csv()))
     assert read["value"].tolist() == frame["value"].tolist()
     assert read.columns.tolist() == frame.columns.tolist()
+    rows = json.loads(board.to_json())
+    assert [row["value"] for row in rows] == frame["value"].tolist()
+    assert list(rows[0]) == frame.columns.tolist()
+    assert rows[0]["rank"] is None
 
 
 def test_caption_names_data_grids_directions_intervals_and_what_is_not_ranked(three):
@@ -168,6 +178,7 @@ def test_caption_names_data_grids_directions_intervals_and_what_is_not_ranked(th
         "one training seed: claims about checkpoints, not methods. "
         "Sorted by Missing modalities 0:0.8:0.2, Acc-2 (non-zero). "
         "Bold: best, underlined: second, of each column as printed. "
+        "Differences were not tested. "
         "Not ranked: the oracle (bound) and chance (the best constant of the training labels)."
     )
     assert "(686 samples, 62 groups)" in leaderboard(three.assign(n=686)).caption()
