@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import pyarrow as pa
 import torch
 
 from corruptions import MODALITIES, Batch, InputError, Protocol, Stress
@@ -23,7 +22,7 @@ from robustbench_msa.evaluation.execute import Progress, Tally, execute
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.preflight import flags_of, preflight_all, stamp
 from robustbench_msa.evaluation.records import manifest_for, recall, remember
-from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC
+from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC, frame_of
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.models.checkpoint import check_fits, find_checkpoints, read_checkpoint
 from robustbench_msa.models.registry import REFERENCES, TOKENS, model_class
@@ -42,17 +41,17 @@ class Benchmark:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row per metric in a cell; a null seed is the mean over corruption seeds."""
-        return _frame(Store(self.out).read_table("curves", CURVES))
+        return frame_of(Store(self.out).read_table("curves", CURVES))
 
     @cached_property
     def nauc(self) -> pd.DataFrame:
         """One row per metric over a grid."""
-        return _frame(Store(self.out).read_table("nauc", NAUC))
+        return frame_of(Store(self.out).read_table("nauc", NAUC))
 
     @cached_property
     def cells(self) -> pd.DataFrame:
         """One row per cell: input digest, realised rates."""
-        return _frame(Store(self.out).read_table("cells", CELLS))
+        return frame_of(Store(self.out).read_table("cells", CELLS))
 
 
 def benchmark(
@@ -329,13 +328,6 @@ def names_of(names: Names) -> list[str]:
 
 def _paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
-
-
-def _frame(table: pa.Table) -> pd.DataFrame:
-    """pandas with nullable integers, so that a null seed is not a NaN float."""
-    frame: pd.DataFrame = table.to_pandas()
-    whole = [f.name for f in table.schema if pa.types.is_integer(f.type)]
-    return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
 __all__ = ["Benchmark", "Resolved", "benchmark", "default_out", "open_run", "resolve", "resolve_device"]

@@ -35,18 +35,23 @@ class Stores:
         self._home.pop(key).set_aside(key, reason)
 
 
-def open_tables(folders: Sequence[str | Path], replicates: int = REPLICATES, baseline: str | None = None) -> Tables:
+def open_tables(
+    folders: Sequence[str | Path],
+    replicates: int = REPLICATES,
+    baseline: str | None = None,
+    one_baseline: bool = False,
+) -> Tables:
     """The tables of several runs' folders together, as if one run had made them.
 
     Args:
-        baseline: the model that CE divides by; default late_fusion.
+        baseline, one_baseline: which line CE divides by (``references.References``).
 
     Raises:
         InputError: no folder, one that is none of ours, runs on different data, splits or profiles, or a baseline that
             is in none of them.
     """
     stores = [Store(Path(folder)) for folder in folders]
-    return Tables(Stores(stores), together([recall(store) for store in stores]), replicates, baseline)
+    return Tables(Stores(stores), together([recall(store) for store in stores]), replicates, baseline, one_baseline)
 
 
 def together(plans: Sequence[Planned]) -> Planned:

@@ -33,9 +33,10 @@ class References:
     """Chooses for each line and request. The plan alone decides who is chosen, so that a cell that failed makes a null
     and not another baseline; who is chosen counts only with every cell of the grid, for the same corruption seeds."""
 
-    def __init__(self, tables: Evaluated, baseline: str | None = None) -> None:
+    def __init__(self, tables: Evaluated, baseline: str | None = None, one_baseline: bool = False) -> None:
         """baseline: a model of the run, which ``choose`` takes a line of for each other line; or the label of one line,
-        which all are compared with. Default: late_fusion, or behind a text backbone late_fusion-tokens.
+        which all are compared with. Default: late_fusion, or behind a text backbone late_fusion-tokens. one_baseline:
+        all are compared with the line that a method of recipe clean would be, so that their CE have one order.
 
         Raises:
             InputError: no such model or line in the run.
@@ -51,6 +52,7 @@ class References:
             raise InputError(f"baseline: no {baseline!r} in this run{near}; there is {', '.join(self._models)}{lines}")
         tokens = BASELINE not in self._models and BASELINE + TOKENS in self._models
         self.name = baseline or BASELINE + (TOKENS if tokens else "")
+        self._for_all = Line(self.name, "clean", None, "", ()) if one_baseline else None
         self._tables = tables
         self._known: dict[tuple[Line, Request, str], LineOver | None] = {}
 
@@ -66,7 +68,7 @@ class References:
             absent = name in (BASELINE, ORACLE) and name not in self._models
             how = "is not in this run" if absent else "was not run over this grid with these corruption seeds"
             return Reference(None, f"{name} {how}")
-        chosen = line if line in there else choose(there, line)
+        chosen = line if line in there and self._for_all is None else choose(there, self._for_all or line)
         if chosen is None:
             return Reference(None, f"several checkpoints of {name} could be meant")
         if not self._tables.complete(chosen, request) or (found := self._over(chosen, request, over)) is None:

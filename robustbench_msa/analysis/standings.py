@@ -7,7 +7,8 @@ A row is *tied* unless its difference from the best is significant after Holm (1
 simulation of how often the truly best row is then left out.
 
 Only scores whose order is that of a weighted sum over the grid's points can be tested so (WEIGHTS). A corruption error
-is one: all rows divide by the same baseline. A retention or a half-life is none.
+is one where all rows divide by the same baseline, as on a leaderboard (``one_baseline``); a retention or a half-life is
+none.
 """
 
 from __future__ import annotations

@@ -42,17 +42,22 @@ T = TypeVar("T")
 class Tables(Evaluated):
     """Curves and nauc of one run's folder.
 
-    baseline: the model that CE divides by; default late_fusion. Which of its lines: ``references.choose``.
+    baseline, one_baseline: which line CE divides by (``references.References``).
 
     Raises:
         InputError: a baseline that is not in the run.
     """
 
     def __init__(
-        self, store: Reader, planned: Planned, replicates: int = REPLICATES, baseline: str | None = None
+        self,
+        store: Reader,
+        planned: Planned,
+        replicates: int = REPLICATES,
+        baseline: str | None = None,
+        one_baseline: bool = False,
     ) -> None:
         super().__init__(store, planned, replicates)
-        self.references = References(self, baseline)
+        self.references = References(self, baseline, one_baseline)
 
     def curves(self) -> pa.Table:
         """One row per metric in a cell, and per metric at a point averaged over seeds (null seed)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pyarrow as pa
 
 _WHO = [
@@ -205,3 +206,9 @@ RUNTIME = pa.schema(
     ]
 )
 """One row a cell: what it ran on. None of this is part of a key or of any value."""
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """pandas with nullable integers, so that a null seed is not a NaN float, and with dicts for maps."""
+    frame: pd.DataFrame = table.to_pandas(maps_as_pydicts="strict")
+    return frame.astype({f.name: "Int64" for f in table.schema if pa.types.is_integer(f.type)})

@@ -193,9 +193,9 @@ def read_score(row: Mapping[Any, Any], column: Column) -> Read:
 
 
 def reasons(row: Mapping[Any, Any]) -> dict[str, str]:
-    """Why scores are null, by score; pyarrow's maps come as lists of pairs.
+    """Why scores are null, by score.
 
-    >>> reasons({"reasons": [("regret", "no oracle was given")]}), reasons({})
+    >>> reasons({"reasons": {"regret": "no oracle was given"}}), reasons({})
     ({'regret': 'no oracle was given'}, {})
     """
     found = row.get("reasons")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
-import pyarrow as pa
 
 from corruptions import InputError
 from robustbench_msa.analysis.inside.breaking import BreakingInfo, breaking_info
@@ -20,7 +19,7 @@ from robustbench_msa.analysis.metrics import get_profile
 from robustbench_msa.analysis.tables import Tables, cells_table
 from robustbench_msa.evaluation.progress import Report, progress_of
 from robustbench_msa.evaluation.records import Planned, recall
-from robustbench_msa.evaluation.schemas import RUNTIME
+from robustbench_msa.evaluation.schemas import RUNTIME, frame_of
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.reporting.board import Board
 from robustbench_msa.reporting.leaderboard import leaderboard
@@ -82,13 +81,6 @@ def gather(folders: Sequence[str | Path], metrics: Sequence[str] | None, step: S
     board, no_board = attempt(lambda: _board(nauc, chosen, tables))
     inside = _inside(paths, step)
     return Gathered(tuple(map(_run, paths)), curves, board, no_board, inside, chosen)
-
-
-def frame_of(table: pa.Table) -> pd.DataFrame:
-    """pandas with nullable integers, so that a null seed is not a NaN float."""
-    whole = [f.name for f in table.schema if pa.types.is_integer(f.type)]
-    frame: pd.DataFrame = table.to_pandas().astype(dict.fromkeys(whole, "Int64"))
-    return frame
 
 
 def attempt(make: Callable[[], T]) -> tuple[T | None, str]:

@@ -12,7 +12,7 @@ from corruptions import InputError
 from robustbench_msa.analysis.merged import open_tables, together
 from robustbench_msa.analysis.mixing import check_mixable
 from robustbench_msa.evaluation.records import Planned, recall
-from robustbench_msa.evaluation.schemas import NAUC
+from robustbench_msa.evaluation.schemas import NAUC, frame_of
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.published import published
 from robustbench_msa.reporting.leaderboard import Leaderboard, leaderboard
@@ -32,7 +32,8 @@ def merged_board(
 
     Args:
         metrics, sort, scores: as ``leaderboard``.
-        baseline: the model whose errors corruption errors divide by; default late_fusion.
+        baseline: the model whose errors corruption errors divide by; default late_fusion. All rows are compared with
+            one line of it, that of recipe clean where there is one.
         ties: ranks with intervals and what is tied with the best, from the stored predictions. Without, one folder's
             finished table is read as it stands, in a moment.
         papers: show their published numbers in grey; an empty list: of all five.
@@ -43,8 +44,9 @@ def merged_board(
     """
     plans = _plans(folders)
     check_mixable(plans)
-    stored = _stored(next(iter(plans))) if len(plans) == 1 and not ties and baseline is None else None
-    tables = open_tables(list(plans), baseline=baseline) if stored is None else None
+    as_stored = len(plans) == 1 and not ties and baseline is None and not {"ce", "relative_ce"} & set(scores or ())
+    stored = _stored(next(iter(plans))) if as_stored else None
+    tables = open_tables(list(plans), baseline=baseline, one_baseline=True) if stored is None else None
     nauc = tables.nauc() if tables is not None else stored
     assert nauc is not None
     if not nauc.num_rows:
@@ -52,7 +54,7 @@ def merged_board(
             f"leaderboard: no grid is finished yet in {', '.join(plans)}; continue with the same msabench run"
         )
     return leaderboard(
-        _frame(nauc),
+        frame_of(nauc),
         metrics,
         sort,
         scores=scores,
@@ -73,12 +75,6 @@ def _stored(folder: str) -> pa.Table | None:
     """The finished table; None where it was made before it had all scores."""
     table = Store(Path(folder)).read_table("nauc", NAUC)
     return None if table["reasons"].null_count == table.num_rows else table
-
-
-def _frame(table: pa.Table) -> pd.DataFrame:
-    """pandas with nullable integers, so that a null seed is not a NaN float."""
-    frame: pd.DataFrame = table.to_pandas()
-    return frame.astype({f.name: "Int64" for f in table.schema if pa.types.is_integer(f.type)})
 
 
 def _published(papers: Sequence[str]) -> pd.DataFrame:

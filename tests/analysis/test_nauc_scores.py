@@ -319,6 +319,10 @@ def test_another_baseline_can_be_named(run) -> None:
     of_chance = Tables(run.store, run.planned, baseline="chance").nauc().to_pandas()
     assert set(of_chance["baseline"].dropna()) == {"chance"}
     folder = [run.store.root]
+    one = open_tables(folder, one_baseline=True).nauc().to_pandas()
+    assert set(one["baseline"].dropna()) == {"late_fusion, clean, mean over 2 training seeds"}
+    itself = one[(one["model"] == "late_fusion") & (one["recipe"] == "clean") & one["train_seed"].isna()]
+    np.testing.assert_allclose(itself[itself["metric"] == "mae"]["ce"], 1, rtol=1e-12)
     pinned = open_tables(folder, baseline="late_fusion, spectrum, seed 1112").nauc().to_pandas()
     assert set(pinned["baseline"].dropna()) == {"late_fusion, spectrum, seed 1112"}
     mae = pinned[pinned["metric"] == "mae"].set_index("checkpoint")
