@@ -12,6 +12,7 @@ from robustbench_msa.cli import (
     compare,
     convert,
     export,
+    gallery,
     init_adapter,
     inspect,
     leaderboard,
@@ -47,6 +48,7 @@ app.command("leaderboard")(leaderboard.leaderboard)
 app.command("report", epilog=report.EPILOG)(report.report)
 app.add_typer(plot.app, name="plot")
 app.command("show")(show.show)
+app.command("gallery")(gallery.gallery)
 app.add_typer(listing.app, name="list")
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("convert", epilog=convert.EPILOG)(convert.convert)

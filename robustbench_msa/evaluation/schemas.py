@@ -109,8 +109,8 @@ NAUC = pa.schema(
 interval is about a checkpoint (groups drawn anew) or a method (training seeds too). The three deviations split the
 variance of nauc, or of grid_mean where there is no nauc: between training seeds, between corruption seeds, and over
 samples of groups (the standard error). ``baseline``: the line whose errors ce and relative_ce divide by; ``oracle``:
-the line that regret is to. ``reasons``: of each score that is null, why. A ``half_life_low`` without a ``half_life_high``
-is an interval that is open above."""
+the line that regret is to. ``reasons``: of each score that is null, why. A ``half_life_low`` without a
+``half_life_high`` is an interval that is open above."""
 
 _COMPARED = [
     ("dataset", pa.string()),

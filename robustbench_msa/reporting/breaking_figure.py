@@ -14,21 +14,24 @@ from matplotlib.figure import Figure
 from corruptions import MODALITIES
 from robustbench_msa.reporting import names, style
 from robustbench_msa.reporting.inside_panels import Series, against_severity, draw_legend, page, slices_of
+from robustbench_msa.reporting.multiples import fold, multiples
 
-_HATCHES = ("", "////", "....", "xxxx")
+_HATCHES = ("", "////", "....", "xxxx", "----", "||||")
+_LEAST = 1.3  # inches: the narrowest panel
 
 
-def modalities_figure(table: pd.DataFrame) -> Figure:
+def modalities_figure(table: pd.DataFrame, width: float | None = None) -> Figure:
     """A panel a stress, a bar for each modality that is hit alone and each line, at the hardest point that was run.
 
-    table: ``BreakingInfo.modalities`` with a column ``who``, the line's name.
+    table: ``BreakingInfo.modalities`` with a column ``who``, the line's name; width: inches.
     """
     table = table.assign(what=_hits(table))
     who, what = list(dict.fromkeys(table["who"])), list(dict.fromkeys(table["what"]))
-    width = style.COLUMN if len(what) == 1 else style.PAGE
+    width = width or (style.COLUMN if len(what) == 1 else style.PAGE)
+    weights = [1.0] * len(what)
     with style.styled():
-        figure = style.new_figure(width, 1.1 + 0.5 * len(who))
-        axes = figure.subplots(1, len(what), sharey=True, squeeze=False)[0]
+        figure = style.new_figure(width, 1.0)
+        axes = multiples(figure, 1, weights, _LEAST).axes[0]
         for ax, hit in zip(axes, what, strict=True):
             rows = table[table["what"] == hit]
             _draw_bars(ax, rows[~rows.duplicated(["who", "modality"], keep="last")], who)
@@ -37,18 +40,20 @@ def modalities_figure(table: pd.DataFrame) -> Figure:
         axes[0].set_yticks(range(3), MODALITIES)
         axes[0].set_ylim(2.5, -0.5)
         axes[0].set_ylabel("modality hit alone")
-        draw_legend(figure, list(axes), width)
+        legend = draw_legend(figure, list(axes), width)
+        blocks = len(fold(weights, width, _LEAST))
+        figure.set_size_inches(width, blocks * (0.9 + 0.3 * len(who)) + 0.15 * legend)
     return figure
 
 
-def flips_figure(table: pd.DataFrame) -> Figure:
+def flips_figure(table: pd.DataFrame, width: float | None = None) -> Figure:
     """The share of samples whose predicted sign is not the clean one, against severity.
 
-    table: ``BreakingInfo.shares`` with a column ``who``.
+    table: ``BreakingInfo.shares`` with a column ``who``; width: inches.
     """
     series = Series("who", list(dict.fromkeys(table["who"])), "flipped", "flipped_low", "flipped_high")
     row = against_severity(table, "samples whose predicted\nsign flips ↓", series, percent=True)
-    return page("Flipped signs", slices_of(table), [row])
+    return page("Flipped signs", slices_of(table), [row], width)
 
 
 def _draw_bars(ax: Axes, rows: pd.DataFrame, who: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ from robustbench_msa.reporting.inside_panels import (
 _BY: Mapping[str, str] = {"variance": "predicted variance", "r": "mean r", "routing": "entropy of routing"}
 
 
-def calibration_figure(title: str, info: CalibrationInfo) -> Figure:
+def calibration_figure(title: str, info: CalibrationInfo, width: float | None = None) -> Figure:
     """Mean NLL and coverage against severity; sparsification at the points of the smallest and the largest MAE.
 
     info: of one line.
@@ -39,16 +39,16 @@ def calibration_figure(title: str, info: CalibrationInfo) -> Figure:
         against_severity(info.coverage, "labels within\nthe interval", coverage, percent=True, levels=LEVELS),
         Row("MAE of the rest ↓", partial(_draw_sparsification, info), "share of samples dropped"),
     ]
-    return page(f"{title}: predicted variance", slices_of(info.points), rows)
+    return page(f"{title}: predicted variance", slices_of(info.points), rows, width)
 
 
-def risk_figure(title: str, info: RiskInfo) -> Figure:
+def risk_figure(title: str, info: RiskInfo, width: float | None = None) -> Figure:
     """MAE of the most confident samples, at the points of the smallest and the largest MAE. info: of one line."""
     rows = [
         Row(f"MAE, {what} ↓", partial(_draw_risk, info, end), "coverage (share kept)")
         for end, what in enumerate(("easiest point", "hardest point"))
     ]
-    return page(f"{title}: risk and coverage", slices_of(info.curves), rows)
+    return page(f"{title}: risk and coverage", slices_of(info.curves), rows, width)
 
 
 def _interval(level: float) -> str:

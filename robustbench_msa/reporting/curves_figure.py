@@ -13,12 +13,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from corruptions import InputError
 from corruptions.grid import SUBSETS
 from robustbench_msa.analysis.metrics import NULL_SCORES, Array, Metric
-from robustbench_msa.reporting import entries, names, style
+from robustbench_msa.reporting import choice, entries, names, style
 from robustbench_msa.reporting.entries import Entry, Facts
+from robustbench_msa.reporting.multiples import Multiples, fold, multiples
+
+LEAST = 0.9  # inches: the narrowest panel
 
 
 class Series(NamedTuple):
@@ -47,22 +51,29 @@ class Panel(NamedTuple):
 
 
 class CurvesInfo(NamedTuple):
-    """panels: rows by metric, columns by stress."""
+    """panels: rows by metric, columns by stress; coloured: the lines that are told apart, others are grey."""
 
     panels: tuple[tuple[Panel, ...], ...]
     facts: Facts
+    coloured: tuple[Entry, ...]
+
+    @property
+    def others(self) -> tuple[Entry, ...]:
+        """The lines in grey, references apart."""
+        found = {s.entry: None for panel in self.panels[0] for s in panel.series if not s.entry.is_reference}
+        return tuple(entry for entry in found if entry not in self.coloured)
 
     def frame(self) -> pd.DataFrame:
-        """What is drawn, one row a point, in the units of the store."""
+        """What is drawn, one row a point, in the units of the store. grey: is the line one of the others?"""
         return pd.DataFrame(
             [
-                (p.stress, p.params, p.metric.name, *s.entry.columns(), *point)
+                (p.stress, p.params, p.metric.name, *s.entry.columns(), s.entry in self.others, *point)
                 for row in self.panels
                 for p in row
                 for s in p.series
                 for point in s.points()
             ],
-            columns=[*_IDENTITY, "at", "value", "ci_low", "ci_high"],
+            columns=[*_IDENTITY, "grey", "at", "value", "ci_low", "ci_high"],
         ).astype({"train_seed": "Int64", "value": "float64", "ci_low": "float64", "ci_high": "float64"})
 
 
@@ -70,16 +81,21 @@ _IDENTITY = ("stress", "params", "metric", *entries.COLUMNS)
 
 
 def curves_info(
-    curves: pd.DataFrame, metrics: Sequence[str] | None = None, stresses: Sequence[str] | None = None
+    curves: pd.DataFrame,
+    metrics: Sequence[str] | None = None,
+    stresses: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    only: bool = False,
 ) -> CurvesInfo:
     """What a figure of severity curves shows. Two-axis stresses are left out; they have landscapes.
 
     Args:
         curves: the tidy table of curves of one dataset, split and profile. Only means over corruption seeds are drawn.
         metrics, stresses: what to show, in this order. Default: the profile's usual metrics, and every stress.
+        models: the lines in colours (``choice.coloured``); only: leave the others out instead of drawing them grey.
 
     Raises:
-        InputError: nothing to draw, several datasets, an unknown metric or a stress that was not run.
+        InputError: nothing to draw, several datasets, an unknown metric, a stress or a line that was not run.
     """
     frame = entries.stressed(curves)
     chosen = entries.choose_metrics(frame, metrics)
@@ -87,8 +103,13 @@ def curves_info(
     columns = _columns(drawable, stresses)
     drawn = drawable[drawable["stress"].isin([stress for stress, _ in columns])]
     who = entries.find_entries(frame, [stress for stress, _ in columns])  # of all rows: a model keeps its style
+    colours = choice.coloured(who, models)
+    if only:  # labels need not tell them from those that are left out
+        kept = [entry for entry in who if entry.is_reference or entry in colours]
+        who = choice.alone(kept, [stress for stress, _ in columns])
+        colours = tuple(entry for entry in who if not entry.is_reference)
     rows = tuple(tuple(_panel(drawn, who, metric, *column) for column in columns) for metric in chosen)
-    return CurvesInfo(rows, entries.find_facts(_with_draws(drawn)))
+    return CurvesInfo(rows, entries.find_facts(_with_draws(drawn)), colours)
 
 
 def curves_caption(info: CurvesInfo, interval: str = names.INTERVAL) -> str:
@@ -108,27 +129,35 @@ def curves_caption(info: CurvesInfo, interval: str = names.INTERVAL) -> str:
     return ". ".join(filter(None, sentences)) + "."
 
 
-def curves_figure(info: CurvesInfo) -> Figure:
-    """Draws what ``curves_info`` found. One column wide for one stress, a page wide for more."""
-    n_rows, n_columns = len(info.panels), len(info.panels[0])
-    widths = [1.5 if panel.conditions and n_columns > 1 else 1.0 for panel in info.panels[0]]
-    width = style.COLUMN if n_columns == 1 else max(style.PAGE, 1.25 * sum(widths))
-    labels = {series.entry.label: None for row in info.panels for panel in row for series in panel.series}
-    legend_columns = style.legend_columns(list(labels), width)
+def others_note(info: CurvesInfo) -> str:
+    """Who is drawn in grey, for the caption of the drawing; empty where nobody is."""
+    return f"In grey: {'; '.join(entry.label for entry in info.others)}." if info.others else ""
+
+
+def curves_figure(info: CurvesInfo, width: float | None = None) -> Figure:
+    """Draws what ``curves_info`` found. width: inches; default one column for one stress, a page for more."""
+    n_rows, first_row = len(info.panels), info.panels[0]
+    weights = [1.5 if panel.conditions and len(first_row) > 1 else 1.0 for panel in first_row]
+    width = width or (style.COLUMN if len(first_row) == 1 else style.PAGE)
+    blocks = len(fold(weights, width, LEAST))
     with style.styled():
-        figure = style.new_figure(width, 1.4 * n_rows + 0.55 + 0.15 * -(-len(labels) // legend_columns))
-        axes = figure.subplots(n_rows, n_columns, sharex="col", sharey="row", squeeze=False, width_ratios=widths)
-        for i, row in enumerate(info.panels):
-            for ax, panel in zip(axes[i], row, strict=True):
-                _draw_panel(ax, panel)
-            axes[i, 0].set_ylabel(names.metric_label(row[0].metric))
+        figure = style.new_figure(width, 1.0)
+        grid = multiples(figure, n_rows, weights, LEAST, share_x=True)
+        for row, axes in zip(info.panels, grid.axes, strict=True):
+            for ax, panel in zip(axes, row, strict=True):
+                _draw_panel(ax, panel, info.coloured)
+            for start in grid.starts:
+                axes[start].set_ylabel(names.metric_label(row[0].metric))
             if names.is_percent(row[0].metric):
-                axes[i, 0].yaxis.set_major_formatter(style.PERCENT)
-        for j, panel in enumerate(info.panels[0]):
-            axes[0, j].set_title(style.wrapped(panel.title, width * widths[j] / sum(widths) - 0.2))
-            axes[-1, j].set_xlabel(panel.x_label)
+                axes[0].yaxis.set_major_formatter(style.PERCENT)
+        for j, panel in enumerate(first_row):
+            grid.axes[0][j].set_title(style.wrapped(panel.title, grid.panel[j] - 0.05))
+            grid.axes[-1][j].set_xlabel(panel.x_label)
+            if not panel.conditions:
+                _severity_ticks(grid.axes[-1][j], panel, grid.panel[j])
         figure.align_xlabels()
-        _draw_legend(figure, axes.ravel().tolist(), legend_columns)
+        lines = _draw_legend(figure, info, grid, width)
+        figure.set_size_inches(width, blocks * ((1.45 if width > 4 else 1.2) * n_rows + 0.45) + 0.15 * lines + 0.1)
     return figure
 
 
@@ -187,21 +216,23 @@ def _marks(panels: Sequence[Panel]) -> str:
     return {(False,): "Bands", (True,): "Bars", (False, True): "Bands and bars"}[tuple(sorted(kinds))]
 
 
-def _draw_panel(ax: Axes, panel: Panel) -> None:
-    models = [series for series in panel.series if not series.entry.is_reference]
+def _draw_panel(ax: Axes, panel: Panel, coloured: Sequence[Entry]) -> None:
+    models = [series for series in panel.series if series.entry in coloured]
     for series in panel.series:
         if series.entry.model == "chance":
             _draw_chance(ax, series)
+        elif series.entry.model == "oracle":
+            _draw_oracle(ax, panel, series)
+        elif series.entry not in coloured:
+            _draw_other(ax, panel, series)
         elif panel.conditions:
-            _draw_dots(ax, panel, series, _dodge(models, series))
+            _draw_dots(ax, panel, series, coloured, _dodge(models, series))
         else:
-            _draw_curve(ax, series)
+            _draw_curve(ax, series, coloured)
     if panel.conditions:
         ax.set_xticks(range(len(panel.conditions)), [names.condition_label(c) for c in panel.conditions])
         ax.set_xlim(-0.6, len(panel.conditions) - 0.4)
         ax.grid(visible=False, axis="x")
-    else:
-        _severity_ticks(ax, panel)
     ax.autoscale(axis="y")  # axhline alone leaves a level near the edge without a margin
 
 
@@ -213,25 +244,43 @@ def _draw_chance(ax: Axes, series: Series) -> None:
         )
 
 
-def _draw_curve(ax: Axes, series: Series) -> None:
+def _draw_oracle(ax: Axes, panel: Panel, series: Series) -> None:
+    look: dict[str, Any] = {"color": style.ORACLE, "linestyle": ":", "linewidth": 1.3, "label": series.entry.label}
+    x, (y, _, _) = _places(panel, series), _scores(series)
+    if panel.conditions:  # categories are not joined by a line
+        ax.hlines(y, x - 0.4, x + 0.4, **look)
+    else:
+        ax.plot(x, y, zorder=1.8, **look)
+
+
+def _draw_other(ax: Axes, panel: Panel, series: Series) -> None:
+    x, (y, _, _) = _places(panel, series), _scores(series)
+    if panel.conditions:
+        ax.plot(x, y, color=style.OTHERS, linestyle="none", marker="_", markersize=5, zorder=1.6)
+    else:
+        ax.plot(x, y, color=style.OTHERS, linewidth=0.8, zorder=1.6)
+
+
+def _draw_curve(ax: Axes, series: Series, coloured: Sequence[Entry]) -> None:
     x, (y, low, high) = np.array([float(at) for at in series.at]), _scores(series)
-    if series.entry.model == "oracle":
-        ax.plot(x, y, color=style.ORACLE, linestyle=":", linewidth=1.3, label=series.entry.label, zorder=1.8)
-        return
-    look = style.line_style(series.entry.order)
-    ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
-    ax.plot(x, y, color=look.colour, linestyle=look.line, marker=look.marker, label=series.entry.label)
+    look, crowded = style.line_style(coloured.index(series.entry)), len(coloured) > 3
+    ax.fill_between(x, low, high, color=look.colour, alpha=0.08 if crowded else 0.15, linewidth=0)
+    line: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+    line |= {"linewidth": 1.0, "markersize": 2.8} if crowded else {}
+    ax.plot(x, y, label=series.entry.label, **line)
 
 
-def _draw_dots(ax: Axes, panel: Panel, series: Series, dodge: float) -> None:
-    x = np.array([panel.conditions.index(condition) for condition in series.at], dtype=np.float64)
-    y, low, high = _scores(series)
-    if series.entry.model == "oracle":  # categories are not joined by a line
-        ax.hlines(y, x - 0.4, x + 0.4, color=style.ORACLE, linestyle=":", linewidth=1.3, label=series.entry.label)
-        return
-    look = style.line_style(series.entry.order)
+def _draw_dots(ax: Axes, panel: Panel, series: Series, coloured: Sequence[Entry], dodge: float) -> None:
+    x, (y, low, high) = _places(panel, series), _scores(series)
+    look = style.line_style(coloured.index(series.entry))
     ax.vlines(x + dodge, low, high, color=look.colour, linewidth=0.9)
     ax.plot(x + dodge, y, color=look.colour, linestyle="none", marker=look.marker, label=series.entry.label)
+
+
+def _places(panel: Panel, series: Series) -> Array:
+    """Where the points stand on the horizontal axis, ``(points,)``."""
+    at = map(panel.conditions.index, series.at) if panel.conditions else series.at
+    return np.array([float(place) for place in at])
 
 
 def _dodge(models: Sequence[Series], series: Series) -> float:
@@ -246,20 +295,25 @@ def _scores(series: Series) -> tuple[Array, ...]:
     return tuple(np.array(v, dtype=np.float64) for v in (series.values, series.ci_low, series.ci_high))
 
 
-def _severity_ticks(ax: Axes, panel: Panel) -> None:
-    """A tick at every severity that was run, with at most six of them labelled; the clean end is named."""
+def _severity_ticks(ax: Axes, panel: Panel, width: float) -> None:
+    """A tick at every severity that was run, with as many labelled as fit, six at most; the clean end is named."""
     severities = sorted({at for series in panel.series for at in series.at}, key=Decimal)
-    every = -(-len(severities) // 6)
+    every = -(-len(severities) // max(2, min(6, int(width / 0.2))))
     ax.set_xticks(
         [float(s) for s in severities],
         ["0\nclean" if s == "0" else s if i % every == 0 else "" for i, s in enumerate(severities)],
     )
 
 
-def _draw_legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
-    """One legend for all panels, below them; a label that several panels share appears once."""
+def _draw_legend(figure: Figure, info: CurvesInfo, grid: Multiples, width: float) -> int:
+    """One legend for all panels, below them; a label that several panels share appears once. Returns its lines."""
     handles: dict[str, Any] = {}
-    for ax in axes:
+    for ax in grid.all:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
+            handles.setdefault(label if width > 4 else label.partition(" (")[0], handle)  # the caption says the rest
+    if info.others:
+        several = f"{len(info.others)} others" if len(info.others) > 1 else info.others[0].label
+        handles[several] = Line2D([], [], color=style.OTHERS, linewidth=0.8)
+    columns = style.legend_columns(list(handles), width)
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+    return -(-len(handles) // columns)

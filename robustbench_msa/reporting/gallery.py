@@ -108,12 +108,12 @@ def gallery_text(figures: str, model: str) -> str:
     return "\n".join([INTRO, "## All of them\n", *_overview(shown), "", *sections])
 
 
-def gallery_png(figure: Figure) -> bytes:
-    """A small PNG of a figure: fewer dots and a palette."""
+def gallery_png(figure: Figure, dpi: int = DPI, colours: int = COLOURS) -> bytes:
+    """A small PNG of a figure: fewer dots and a palette of so many colours."""
     drawn, small = io.BytesIO(), io.BytesIO()
     with styled():
-        figure.savefig(drawn, format="png", dpi=DPI)
-    Image.open(drawn).convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
+        figure.savefig(drawn, format="png", dpi=dpi)
+    Image.open(drawn).convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 

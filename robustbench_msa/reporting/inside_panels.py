@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from corruptions.grid import SUBSETS
 from robustbench_msa.reporting import names, style
+from robustbench_msa.reporting.multiples import fold, multiples
 
+LEAST = 0.95  # inches: the narrowest panel
 _AXES = ("severity", "severity_2")
 _SPREAD = 0.6  # of a category's width, over which series stand side by side
 
@@ -70,26 +72,34 @@ def slices_of(frame: pd.DataFrame) -> list[Slice]:
     return sorted(found, key=lambda s: (s.categorical, order.index(s.stress) if s.stress in order else len(order)))
 
 
-def page(title: str, slices: Sequence[Slice], rows: Sequence[Row]) -> Figure:
-    """All rows for all slices, and one legend below."""
-    width = style.COLUMN if len(slices) == 1 else max(style.PAGE, 1.45 * len(slices))
+def page(
+    title: str, slices: Sequence[Slice], rows: Sequence[Row], width: float | None = None, least: float = LEAST
+) -> Figure:
+    """All rows for all slices, and one legend below.
+
+    width: inches; default one column for one slice, a page for more; least: of a panel.
+    """
+    width = width or (style.COLUMN if len(slices) == 1 else style.PAGE)
+    weights = [1.5 if slice_.categorical and len(slices) > 1 else 1.0 for slice_ in slices]
+    blocks = len(fold(weights, width, least))
     with style.styled():
-        figure = style.new_figure(width, 1.35 * len(rows) + 0.9)
-        axes = figure.subplots(len(rows), len(slices), sharey="row", squeeze=False)
-        for i, row in enumerate(rows):
-            for ax, slice_ in zip(axes[i], slices, strict=True):
+        figure = style.new_figure(width, 1.0)
+        grid = multiples(figure, len(rows), weights, least)
+        for i, (row, axes) in enumerate(zip(rows, grid.axes, strict=True)):
+            shared = row.x_label is None and [r.x_label for r in rows[i + 1 : i + 2]] == [None]
+            for ax, slice_, inches in zip(axes, slices, grid.panel, strict=True):
                 row.draw(ax, slice_)
-                _label_x(
-                    ax, row, slice_, shared=row.x_label is None and [r.x_label for r in rows[i + 1 : i + 2]] == [None]
-                )
-            axes[i, 0].set_ylabel(row.y_label)
+                _label_x(ax, row, slice_, shared, inches)
+            for start in grid.starts:
+                axes[start].set_ylabel(row.y_label)
             if row.percent:
-                axes[i, 0].yaxis.set_major_formatter(style.PERCENT)
-        for ax, slice_ in zip(axes[0], slices, strict=True):
+                axes[0].yaxis.set_major_formatter(style.PERCENT)
+        for ax, slice_, inches in zip(grid.axes[0], slices, grid.panel, strict=True):
             lines = slice_.title.split("\n")
-            ax.set_title("\n".join(style.wrapped(line, width / len(slices) - 0.3) for line in lines))
-        figure.suptitle(title, fontsize=8.5)
-        draw_legend(figure, axes.ravel().tolist(), width)
+            ax.set_title("\n".join(style.wrapped(line, inches - 0.1) for line in lines))
+        figure.suptitle(style.wrapped(title, width - 0.2), fontsize=8.5)
+        legend = draw_legend(figure, grid.all, width)
+        figure.set_size_inches(width, blocks * (1.3 * len(rows) + 0.55) + 0.15 * legend + 0.25)
     return figure
 
 
@@ -140,25 +150,27 @@ def signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−").replace("0.", ".")
 
 
-def draw_legend(figure: Figure, axes: Sequence[Axes], width: float) -> None:
-    """One legend for all panels, below them; a label that several share appears once."""
+def draw_legend(figure: Figure, axes: Sequence[Axes], width: float) -> int:
+    """One legend for all panels, below them; a label that several share appears once. Returns its lines."""
     handles: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    if handles:
-        columns = style.legend_columns(list(handles), width)
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+    if not handles:
+        return 0
+    columns = style.legend_columns(list(handles), width)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+    return -(-len(handles) // columns)
 
 
-def _label_x(ax: Axes, row: Row, slice_: Slice, shared: bool) -> None:
-    """shared: the row below has the same axis, and its labels."""
+def _label_x(ax: Axes, row: Row, slice_: Slice, shared: bool, width: float) -> None:
+    """shared: the row below has the same axis, and its labels; width: of the panel in inches."""
     if shared:
         ax.tick_params(labelbottom=False)
     else:
         ax.set_xlabel(row.x_label or slice_.x_label)
     if row.x_label is None:
-        every = -(-len(slice_.x) // 7)
+        every = 1 if slice_.categorical else -(-len(slice_.x) // max(2, min(7, int(width / 0.25))))
         ax.set_xticks(slice_.x, [label if i % every == 0 else "" for i, label in enumerate(slice_.labels)])
         ax.set_xlim(*_limits(slice_))
 

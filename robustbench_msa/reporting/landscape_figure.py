@@ -7,49 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from corruptions import InputError
-from robustbench_msa.analysis.metrics import Array, Metric
-from robustbench_msa.reporting import entries, names, style
+from robustbench_msa.analysis.metrics import Metric
+from robustbench_msa.reporting import choice, entries, names, style
 from robustbench_msa.reporting.entries import Entry, Facts
+from robustbench_msa.reporting.heat_map import (
+    MAX_ANNOTATED as MAX_ANNOTATED,
+)
+from robustbench_msa.reporting.heat_map import (
+    Layout,
+    Scale,
+    Values,
+    draw_cells,
+    draw_colour_bar,
+    draw_iso_lines,
+    heat_axes,
+    layout,
+    write_values,
+)
 
-MAX_ANNOTATED = 10
-"""Values are written into the cells up to this many per axis."""
+MAX_PANELS = 12
+"""More lines than this do not fit a page; then those that would be coloured are shown (``choice``)."""
 
 
 class Panel(NamedTuple):
-    """One model. values: rows by the second severity from 0 upwards, columns by the first; None: null or not run."""
+    """One model."""
 
     entry: Entry
-    values: tuple[tuple[float | None, ...], ...]
-
-
-class Scale(NamedTuple):
-    """From values to colours."""
-
-    norm: Normalize
-    cmap: Colormap
-
-    def ink(self, value: float) -> str:
-        """Black or white, whichever contrasts more with the value's colour (relative luminance of sRGB, WCAG 2)."""
-        rgb = np.asarray(self.cmap(float(self.norm(value)))[:3])
-        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        luminance = float(linear @ [0.2126, 0.7152, 0.0722])
-        return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
+    values: Values
 
 
 class LandscapeInfo(NamedTuple):
-    """x, y: severities as in the store. low, high: the ends of the common scale. chance: its level, if it was run."""
+    """x, y: severities as in the store. low, high: the ends of the common scale. chance: its level, if it
+    was run; left_out: lines that were run and are not shown.
+    """
 
     stress: str
     params: str
@@ -63,6 +64,7 @@ class LandscapeInfo(NamedTuple):
     high: float
     chance: float | None
     facts: Facts
+    left_out: tuple[Entry, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """What is drawn, one row a cell, in the units of the store."""
@@ -78,7 +80,11 @@ class LandscapeInfo(NamedTuple):
 
 
 def landscape_info(
-    curves: pd.DataFrame, metric: str | None = None, stress: str | None = None, params: str | None = None
+    curves: pd.DataFrame,
+    metric: str | None = None,
+    stress: str | None = None,
+    params: str | None = None,
+    models: Sequence[str] | None = None,
 ) -> LandscapeInfo:
     """What a landscape shows: means over corruption seeds. Chance is a level, not a panel.
 
@@ -86,9 +92,10 @@ def landscape_info(
         curves: the tidy table of curves of one dataset, split and profile.
         metric: default the first of the profile's usual metrics.
         stress, params: may be left out where only one stress has two axes.
+        models: the lines to show (``choice.fits``); default all of them and the oracle.
 
     Raises:
-        InputError: nothing or several things to draw, several datasets, an unknown metric.
+        InputError: nothing or several things to draw, several datasets, an unknown metric or line.
     """
     frame = entries.stressed(curves)
     stress, params, rows = _select(frame, stress, params)
@@ -99,8 +106,9 @@ def landscape_info(
     if drawn.empty:
         raise InputError("landscape: expected a model to draw, there is only chance, which is the same everywhere")
     who = entries.find_entries(drawn, [stress])
-    panels = tuple(Panel(entry, _values(entries.rows_of(drawn, entry), entry, x, y)) for entry in who)
-    found = [value for panel in panels for row in panel.values for value in row if value is not None]
+    shown = choice.alone(choice.named(who, models), [stress]) if models else who
+    panels = tuple(Panel(entry, _values(entries.rows_of(drawn, entry), entry, x, y)) for entry in shown)
+    low, high = _ends(panels)
     x_label, y_label = names.axis_labels(stress, 2)
     level = rows["value"][rows["model"] == "chance"].dropna()
     return LandscapeInfo(
@@ -112,11 +120,24 @@ def landscape_info(
         x_label=x_label,
         y_label=y_label,
         panels=panels,
-        low=min(found, default=0.0),
-        high=max(found, default=1.0),
+        low=low,
+        high=high,
         chance=None if level.empty else float(level.iloc[0]),
-        facts=entries.find_facts(rows),
+        facts=entries.find_facts(_with_draws(rows)),
+        left_out=tuple(entry for entry in who if entry[:4] not in {other[:4] for other in shown}),
     )
+
+
+def fitting_a_page(info: LandscapeInfo) -> LandscapeInfo:
+    """The same with no more than MAX_PANELS panels."""
+    if len(info.panels) <= MAX_PANELS:
+        return info
+    who = [panel.entry for panel in info.panels]
+    kept = choice.coloured(who)
+    panels = tuple(panel for panel in info.panels if panel.entry in kept or panel.entry.is_reference)
+    low, high = _ends(panels)
+    others = tuple(entry for entry in who if entry not in kept and not entry.is_reference)
+    return info._replace(panels=panels, low=low, high=high, left_out=info.left_out + others)
 
 
 def landscape_caption(info: LandscapeInfo) -> str:
@@ -132,26 +153,29 @@ def landscape_caption(info: LandscapeInfo) -> str:
     return ". ".join(filter(None, sentences)) + "."
 
 
-def landscape_figure(info: LandscapeInfo) -> Figure:
-    """Draws what ``landscape_info`` found. One column wide for one model, a page wide for more."""
-    n_x, n_y = len(info.x), len(info.y)
-    rows, columns = _arrange(len(info.panels), n_x)
-    width = style.COLUMN if columns == 1 else style.PAGE
-    cell = min(0.42, (width - 1.0 - 0.2 * columns) / columns / n_x)  # inches
+def landscape_note(info: LandscapeInfo) -> str:
+    """What the drawing adds to the numbers, for its caption: iso-lines, and who is not shown."""
+    sentences = ["Lines join equal values, those at the ticks of the colour bar"]
+    if _chance_in_range(info):
+        sentences.append("dashed where a model falls to chance")
+    left_out = f" Not shown: {'; '.join(entry.label for entry in info.left_out)}." if info.left_out else ""
+    return f"{', '.join(sentences)}.{left_out}"
+
+
+def landscape_figure(info: LandscapeInfo, width: float | None = None) -> Figure:
+    """Draws what ``landscape_info`` found. width: inches at most; default a column for one model, a page for more."""
+    place = layout(len(info.panels), len(info.x), len(info.y), width)
     scale = Scale(Normalize(*_limits(info)), brighter_is_better(info.metric))
     with style.styled():
-        figure = style.new_figure(columns * (cell * n_x + 0.2) + 1.0, rows * (cell * n_y + 0.25) + 0.5, "compressed")
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for ax, panel in zip(axes.flat, info.panels, strict=False):
-            _draw_panel(ax, panel, info, scale, cell)
-        for ax in axes.flat[len(info.panels) :]:
-            ax.remove()
-        for i, ax in enumerate(axes.flat[: len(info.panels)]):
-            ax.set_ylabel(info.y_label if i % columns == 0 else "")
-            if i + columns >= len(info.panels):
-                ax.set_xlabel(info.x_label)
-                ax.tick_params(labelbottom=True)  # also where the panel below is empty
-        _draw_colour_bar(figure, axes.flat[: len(info.panels)].tolist(), info, scale)
+        figure = style.new_figure(*place.size, "compressed")
+        axes = heat_axes(figure, place, len(info.panels), info.x_label, info.y_label)
+        for ax, panel in zip(axes, info.panels, strict=True):
+            _draw_panel(ax, panel, info, scale, place)
+        percent = names.is_percent(info.metric)
+        bar = draw_colour_bar(figure, axes, scale, names.metric_label(info.metric), percent)
+        if info.chance is not None and _chance_in_range(info):
+            bar.axhline(info.chance, color="white", linewidth=2.2)
+            bar.axhline(info.chance, color="black", linestyle=(0, (2, 1)), linewidth=1.0)
     return figure
 
 
@@ -175,16 +199,18 @@ def _select(frame: pd.DataFrame, stress: str | None, params: str | None) -> tupl
     return *found[0], rows
 
 
-def _arrange(panels: int, n_x: int) -> tuple[int, int]:
-    """Rows and columns of panels on a page, as even as can be, with cells wide enough (0.2 inches) for their values."""
-    most = min(panels, 4, int((style.PAGE - 1.0) / (0.2 * n_x + 0.2)) or 1)
-    rows = -(-panels // most)
-    return rows, -(-panels // rows)
+def _with_draws(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of points that are drawn anew for each seed; the untouched input has one realisation."""
+    drawn = rows[(rows["severity"] != "0") | (rows["severity_2"] != "0")]
+    return rows if drawn.empty else drawn
 
 
-def _values(
-    rows: pd.DataFrame, entry: Entry, x: tuple[str, ...], y: tuple[str, ...]
-) -> tuple[tuple[float | None, ...], ...]:
+def _ends(panels: Sequence[Panel]) -> tuple[float, float]:
+    found = [value for panel in panels for row in panel.values for value in row if value is not None]
+    return min(found, default=0.0), max(found, default=1.0)
+
+
+def _values(rows: pd.DataFrame, entry: Entry, x: tuple[str, ...], y: tuple[str, ...]) -> Values:
     keys = list(zip(rows["severity"], rows["severity_2"], strict=True))
     if len(set(keys)) < len(keys):
         raise InputError(f"landscape: {entry.label} has two values at one point of the grid; select one run")
@@ -201,53 +227,17 @@ def _chance_in_range(info: LandscapeInfo) -> bool:
     return info.chance is not None and info.low <= info.chance <= info.high
 
 
-def _draw_panel(ax: Axes, panel: Panel, info: LandscapeInfo, scale: Scale, cell: float) -> None:
+def _draw_panel(ax: Axes, panel: Panel, info: LandscapeInfo, scale: Scale, place: Layout) -> None:
     values = np.array(panel.values, dtype=np.float64)  # (len(y), len(x)), NaN where null
-    edges = [np.arange(n + 1) - 0.5 for n in (len(info.x), len(info.y))]
-    ax.pcolormesh(*edges, np.ma.masked_invalid(values), cmap=scale.cmap, norm=scale.norm, edgecolors="white", lw=0.4)
-    for j, i in zip(*np.nonzero(np.isnan(values)), strict=True):
-        ax.add_patch(
-            Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor="0.93", edgecolor="0.6", hatch="////", linewidth=0.4)
-        )
+    draw_cells(ax, values, info.x, info.y, scale)
+    inks = [scale.ink(level) for level in scale.levels()]
+    for level, ink in zip(scale.levels(), inks, strict=True):
+        draw_iso_lines(ax, values, np.array([level]), colors=ink, linewidths=0.5, alpha=0.8)
+    if info.chance is not None:
+        draw_iso_lines(ax, values, np.array([info.chance]), colors="white", linewidths=2.2)
+        draw_iso_lines(ax, values, np.array([info.chance]), colors="black", linewidths=1.0, linestyles=[(0, (2, 1))])
     if max(values.shape) <= MAX_ANNOTATED:
-        _write_values(ax, values, info.metric, scale, cell)
-    ax.set_title(style.wrapped(panel.entry.label, cell * len(info.x)))
-    ax.set_aspect("equal")
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    ax.set_xticks(range(len(info.x)), _thinned(info.x))
-    ax.set_yticks(range(len(info.y)), _thinned(info.y))
-
-
-def _thinned(severities: Sequence[str]) -> list[str]:
-    """Labels of a tick per severity, at most MAX_ANNOTATED of them not empty."""
-    every = -(-len(severities) // MAX_ANNOTATED)
-    return [severity if i % every == 0 else "" for i, severity in enumerate(severities)]
-
-
-def _write_values(ax: Axes, values: Array, metric: Metric, scale: Scale, cell: float) -> None:
-    decimals = 1 if names.is_percent(metric) else 2
-    for (j, i), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            text = names.format_value(metric, float(value), decimals)
-            size = min(6.5, 72 * cell / (0.68 * max(4, len(text))))  # a digit is about 0.64 em wide
-            ax.text(i, j, text, ha="center", va="center", fontsize=size, color=scale.ink(float(value)))
-
-
-def _draw_colour_bar(figure: Figure, axes: list[Axes], info: LandscapeInfo, scale: Scale) -> None:
-    bar = figure.colorbar(
-        ScalarMappable(scale.norm, scale.cmap),
-        ax=axes,
-        label=names.metric_label(info.metric),
-        fraction=0.04,
-        pad=0.02,
-        aspect=28,
-    )
-    bar.outline.set_visible(False)
-    bar.ax.grid(visible=False)
-    if names.is_percent(info.metric):
-        bar.ax.yaxis.set_major_formatter(style.PERCENT)
-    if info.chance is not None and _chance_in_range(info):
-        bar.ax.axhline(info.chance, color="white", linewidth=2.2)
-        bar.ax.axhline(info.chance, color="black", linestyle=(0, (2, 1)), linewidth=1.0)
+        decimals = 1 if names.is_percent(info.metric) else 2
+        text = partial(names.format_value, info.metric, decimals=decimals)
+        write_values(ax, values, text, scale, place.cell)
+    ax.set_title(style.wrapped(panel.entry.label, place.cell * place.n_x))

@@ -22,7 +22,7 @@ from robustbench_msa.reporting.inside_panels import (
 )
 
 
-def reliability_figure(title: str, info: ReliabilityInfo) -> Figure:
+def reliability_figure(title: str, info: ReliabilityInfo, width: float | None = None) -> Figure:
     """Mean r_m at every point, Spearman's correlations in the titles, and MAE by fifths of the samples of all points.
 
     info: of one line.
@@ -34,7 +34,7 @@ def reliability_figure(title: str, info: ReliabilityInfo) -> Figure:
         Row("MAE of a fifth\nof samples ↓", partial(_draw_bins, info.bins), "mean r of the fifth"),
     ]
     slices = [_with_correlations(slice_, info.correlations) for slice_ in slices_of(levels)]
-    return page(f"{title}: reliability score r", slices, rows)
+    return page(f"{title}: reliability score r", slices, rows, width, least=1.4)
 
 
 def _draw_bins(bins: pd.DataFrame, ax: Axes, slice_: Slice) -> None:

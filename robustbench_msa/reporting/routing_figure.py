@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from robustbench_msa.reporting.inside_panels import Series, against_severity, page, slices_of
 
 
-def routing_figure(title: str, table: pd.DataFrame) -> Figure:
+def routing_figure(title: str, table: pd.DataFrame, width: float | None = None) -> Figure:
     """Mean weights of experts, and below them how much they differ from sample to sample.
 
     table: the rows of one line and one extra of ``analysis.inside.routing.routing_table``.
@@ -19,4 +19,4 @@ def routing_figure(title: str, table: pd.DataFrame) -> Figure:
         for value, label in (("mean", "mean weight"), ("sd", "SD of weight\nbetween samples")):
             series = Series("expert", list(mine["expert"].unique()), value, f"{value}_low", f"{value}_high")
             rows.append(against_severity(mine, f"{part}: {label}" if part else label, series))
-    return page(f"{title}: routing", slices_of(table), rows)
+    return page(f"{title}: routing", slices_of(table), rows, width)

@@ -10,11 +10,16 @@ from typing import Any, Literal, NamedTuple
 import matplotlib.style
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from corruptions import InputError
+
 COLUMN, PAGE = 3.25, 6.75
 """Inches: one column and the full width of a two-column paper."""
+WIDTHS: Mapping[str, float] = {"column": COLUMN, "page": PAGE}
+NARROWEST, WIDEST = 2.5, 20.0
 
 RC: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere, and it has the arrows and Greek letters
@@ -50,8 +55,8 @@ RC: Mapping[str, Any] = {
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (5, 1.4, 1, 1.4), (8, 1.6), (8, 1.4, 1, 1.4, 1, 1.4))
-ORACLE, CHANCE = "black", "0.55"
-PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}%")
+ORACLE, CHANCE, OTHERS = "black", "0.55", "0.8"
+PERCENT = FuncFormatter(lambda value, _: f"{round(100 * value, 9):g}%".replace("-", "−"))
 
 
 class LineStyle(NamedTuple):
@@ -66,9 +71,41 @@ class LineStyle(NamedTuple):
         return (0, self.dashes) if self.dashes else "-"
 
 
+def parse_width(text: str | None) -> float | None:
+    """A figure's width in inches: a name of WIDTHS or a number; None: what suits the figure.
+
+    Raises:
+        InputError: anything else, or a width that no figure fits.
+
+    >>> parse_width("column"), parse_width("5.5"), parse_width(None)
+    (3.25, 5.5, None)
+    """
+    if text is None or text in WIDTHS:
+        return WIDTHS[text] if text else None
+    try:
+        inches = float(text)
+    except ValueError:
+        inches = float("nan")
+    if not NARROWEST <= inches <= WIDEST:
+        known = ", ".join(f"{name} ({inches:g} in)" for name, inches in WIDTHS.items())
+        raise InputError(f"--width: expected {known} or inches from {NARROWEST:g} to {WIDEST:g}, got {text!r}")
+    return inches
+
+
 def line_style(order: int) -> LineStyle:
     """The style of the order-th model. Colour, marker and dashes all differ for neighbours; 210 combinations."""
     return LineStyle(COLOURS[order % len(COLOURS)], MARKERS[order % len(MARKERS)], DASHES[order % len(DASHES)])
+
+
+def luminance(colour: Any) -> float:
+    """Relative luminance of a colour, 0 black to 1 white (sRGB, WCAG 2): what is left of it in greyscale.
+
+    >>> luminance("white"), round(luminance("#0072B2"), 2)
+    (1.0, 0.15)
+    """
+    rgb = np.asarray(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained") -> Figure:

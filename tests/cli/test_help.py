@@ -19,8 +19,15 @@ COMMANDS = [
     ("leaderboard",),
     ("plot", "curves"),
     ("plot", "landscape"),
+    ("plot", "difference"),
+    ("plot", "comparison"),
     ("status",),
+    ("report",),
+    ("validate",),
+    ("gallery",),
 ]
+VERBS = ("run", "validate", "train", "leaderboard", "compare", "report", "plot", "show", "gallery", "list", "inspect")
+VERBS += ("convert", "status", "export", "score", "check-table", "profile", "init-adapter")
 GROUPS = [
     ("plot",),
     ("list",),
@@ -52,7 +59,7 @@ def test_groups_have_help_too(command: tuple[str, ...], msabench) -> None:
 
 def test_help_names_every_command_and_the_exit_codes(msabench) -> None:
     text = shown(msabench, "--help")
-    for name in ("run", "train", "leaderboard", "plot", "show", "list", "status"):
+    for name in VERBS:
         assert re.search(rf"│ {name} ", text), name
     for words in ("Exit codes", "0 complete", "2 bad input", "3 incomplete"):
         assert words in text

@@ -4,12 +4,14 @@ import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection
 
 from corruptions import InputError
 from robustbench_msa.reporting import style
-from robustbench_msa.reporting.curves_figure import curves_caption, curves_figure, curves_info
+from robustbench_msa.reporting.curves_figure import LEAST, curves_caption, curves_figure, curves_info, others_note
+from robustbench_msa.reporting.multiples import fold
 
 
 def test_info_holds_exactly_what_is_drawn(curves):
@@ -94,13 +96,14 @@ def test_the_file_behind_the_figure_is_what_is_drawn(curves):
     )
     behind = curves_info(frame).frame()
     assert behind.columns.tolist() == [
-        *("stress", "params", "metric", "model", "recipe", "train_seed", "label", "at", "value", "ci_low", "ci_high")
+        *("stress", "params", "metric", "model", "recipe", "train_seed", "label"),
+        *("grey", "at", "value", "ci_low", "ci_high"),
     ]
     assert behind.drop(columns=["stress", "params", "metric", "recipe", "train_seed"]).to_csv(index=False) == (
-        "model,label,at,value,ci_low,ci_high\n"
-        "qa_moe,QA-MoE,0,1.0,0.75,1.25\n"
-        "qa_moe,QA-MoE,0.4,,,\n"
-        "chance,chance,0,1.5,,\n"
+        "model,label,grey,at,value,ci_low,ci_high\n"
+        "qa_moe,QA-MoE,False,0,1.0,0.75,1.25\n"
+        "qa_moe,QA-MoE,False,0.4,,,\n"
+        "chance,chance,False,0,1.5,,\n"
     )
 
 
@@ -175,3 +178,62 @@ def test_neighbours_differ_in_colour_marker_and_dashes_and_styles_last_for_hundr
     assert len(set(looks)) == 210
     for a, b in itertools.pairwise(looks):
         assert all(x != y for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture
+def many(curves):
+    """Nine models under missing, of which some are this package's, and chance."""
+    models = ("qa_moe", "rider_moe", "ca_moe", "emoe", "text_moe", "late_fusion", "tfn", "lmf", "mine")
+    rows = [
+        {"model": m, "severity": s, "value": 1.0 + i + float(s)} for i, m in enumerate(models) for s in ("0", "0.4")
+    ]
+    return curves(*rows, {"model": "chance", "recipe": "", "value": 1.5})
+
+
+def test_of_many_lines_six_are_coloured_and_the_rest_is_grey_and_named(many):
+    info = curves_info(many)
+    coloured = ["CA-MoE", "EMOE", "QA-MoE", "RIDER-MoE", "TEXT"]
+    assert sorted(entry.label for entry in info.coloured) == sorted([*coloured, "mine"])
+    assert others_note(info) == "In grey: Late fusion; LMF; TFN."
+    frame = info.frame()
+    assert set(frame["label"][frame["grey"]]) == {"Late fusion", "LMF", "TFN"}
+    figure = curves_figure(info)
+    grey = [line for line in figure.axes[0].get_lines() if line.get_color() == style.OTHERS]
+    assert len(grey) == 3
+    bands = [c for c in figure.axes[0].collections if isinstance(c, PolyCollection)]
+    assert len(bands) == 6
+    assert [t.get_text() for t in figure.legends[0].get_texts()][-1] == "3 others"
+
+
+def test_named_lines_are_coloured_and_others_can_be_left_out(many):
+    info = curves_info(many, models=["lmf", "tfn"])
+    assert [entry.label for entry in info.coloured] == ["LMF", "TFN"]
+    assert len(info.others) == 7
+    only = curves_info(many, models=["lmf", "tfn"], only=True)
+    assert [s.entry.label for s in only.panels[0][0].series] == ["LMF", "TFN", "chance"]
+    assert only.others == ()
+    assert others_note(only) == ""
+
+
+def test_labels_of_a_few_lines_do_not_tell_them_from_those_left_out(curves):
+    frame = curves(*({"model": m, "recipe": r} for m in ("qa_moe", "emoe") for r in ("clean", "spectrum")))
+    assert curves_info(frame).coloured[0].label == "EMOE, clean"
+    assert [e.label for e in curves_info(frame, models=["qa_moe/clean", "emoe/clean"], only=True).coloured] == [
+        "EMOE",
+        "QA-MoE",
+    ]
+
+
+@pytest.mark.parametrize("width", [3.25, 6.75])
+def test_the_width_is_kept_and_many_stresses_go_on_below(two_stresses, width):
+    stresses = ["noise", "conflict", "burst", "drift", "asr", "misalign", "frame-missing"]
+    missing = two_stresses[two_stresses["stress"] == "missing"]
+    frame = pd.concat([two_stresses, *(missing.assign(stress=stress) for stress in stresses)])
+    info = curves_info(frame)
+    figure = curves_figure(info, width)
+    assert figure.get_size_inches()[0] == width
+    assert len(figure.axes) == 2 * 9
+    labelled = [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()]
+    n_blocks = len(fold([1.0] * 8 + [1.5], width, LEAST))
+    assert n_blocks == {3.25: 4, 6.75: 2}[width]
+    assert labelled.count("MAE ↓") == n_blocks

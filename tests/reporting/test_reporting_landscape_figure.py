@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib.colors import Normalize
+from matplotlib.contour import ContourSet
 from matplotlib.patches import Rectangle
 
 from corruptions import InputError
@@ -12,9 +13,11 @@ from robustbench_msa.analysis.metrics import get_profile
 from robustbench_msa.reporting.landscape_figure import (
     Scale,
     brighter_is_better,
+    fitting_a_page,
     landscape_caption,
     landscape_figure,
     landscape_info,
+    landscape_note,
 )
 
 SEVERITIES = ("0", "0.5", "1")
@@ -123,3 +126,51 @@ def test_what_cannot_be_drawn_is_said(curves, spectrum):
         landscape_info(spectrum[spectrum["model"] == "chance"])
     with pytest.raises(InputError, match="two values at one point"):
         landscape_info(curves(*spectrum.to_dict("records"), spectrum.to_dict("records")[0]))
+
+
+def test_iso_lines_and_the_line_of_chance(curves):
+    """value = 1 - lambda, so that the line of .5 is at lambda .5 whatever eta is."""
+    points = itertools.product(SEVERITIES, SEVERITIES)
+    rows = [{"stress": "spectrum", "severity": a, "severity_2": b, "value": 1 - float(a)} for a, b in points]
+    chance = {"model": "chance", "recipe": "", "stress": "spectrum", "severity": "0", "severity_2": "0", "value": 0.25}
+    info = landscape_info(curves(*rows, chance))
+    figure = landscape_figure(info)
+    ax, bar = figure.axes
+    lines = [c for c in ax.collections if isinstance(c, ContourSet)]
+    at = {float(c.levels[0]): np.concatenate(c.get_paths()[0].to_polygons(closed_only=False))[:, 0] for c in lines}
+    for level, x in at.items():
+        np.testing.assert_allclose(x, 2 * (1 - level), atol=1e-9)  # cells are one apart, severities a half
+    assert {0.2, 0.4, 0.6, 0.8, 0.25} == {round(level, 9) for level in at}
+    np.testing.assert_allclose(bar.get_yticks(), [0.2, 0.4, 0.6, 0.8])
+    assert landscape_note(info) == (
+        "Lines join equal values, those at the ticks of the colour bar, dashed where a model falls to chance."
+    )
+
+
+def test_lines_are_chosen_and_labelled_for_themselves(spectrum):
+    info = landscape_info(spectrum, models=["rider_moe"])
+    assert [panel.entry.label for panel in info.panels] == ["RIDER-MoE"]
+    np.testing.assert_allclose([info.low, info.high], [0.3, 0.8])
+    assert "Not shown: QA-MoE." in landscape_note(info)
+    with pytest.raises(InputError, match="--model emoe: no such line"):
+        landscape_info(spectrum, models=["emoe"])
+
+
+def test_more_lines_than_fit_a_page_are_chosen_from(curves):
+    rows = [
+        {"model": f"m{i:02}", "stress": "spectrum", "severity": a, "severity_2": "0", "value": i + float(a)}
+        for i in range(13)
+        for a in ("0", "0.5")
+    ]
+    info = landscape_info(curves(*rows))
+    assert len(info.panels) == 13
+    fitting = fitting_a_page(info)
+    assert [panel.entry.model for panel in fitting.panels] == [f"m{i:02}" for i in range(6)]
+    assert (fitting.low, fitting.high) == (0.0, 5.5)
+    assert len(fitting.left_out) == 7
+    assert fitting_a_page(fitting) == fitting
+
+
+@pytest.mark.parametrize("width", [3.25, 6.75])
+def test_landscapes_are_no_wider_than_asked_for(spectrum, width):
+    assert landscape_figure(landscape_info(spectrum), width).get_size_inches()[0] <= width + 1e-9

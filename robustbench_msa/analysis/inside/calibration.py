@@ -10,7 +10,7 @@ With sigma^2 = exp(s), s the stored log-variance, and e = y - prediction:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,12 +44,12 @@ class CalibrationInfo(NamedTuple):
     sparsification: pd.DataFrame
 
 
-def calibration_info(folder: str | Path) -> CalibrationInfo:
+def calibration_info(folder: str | Path, models: Collection[str] = ()) -> CalibrationInfo:
     """
     Raises:
         InputError: no model of the run stores a log-variance; the run is on classes.
     """
-    inside = Inside(folder)
+    inside = Inside(folder, models)
     if inside.classes:
         raise InputError(
             f"{folder}: calibration is of a predicted variance of scores, this run is on classes; "

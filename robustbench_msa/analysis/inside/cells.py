@@ -6,7 +6,7 @@ Its intervals are therefore claims about that checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -69,14 +69,18 @@ class Sweep:
 class Inside:
     """The finished cells of a run's folder, without chance and oracle.
 
+    Args:
+        models: read the cells of these models alone, where there are any of them; default all.
+
     Raises:
         InputError: the folder is none of a run, or nothing in it is finished.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, models: Collection[str] = ()) -> None:
         self.store = Store(Path(folder))
         self.planned = recall(self.store)
         cells = [cell for cell in self.planned.cells if cell.model not in REFERENCES]
+        cells = [cell for cell in cells if cell.model in models] or cells
         done = self.store.done(cell.key for cell in cells)
         self.cells = [cell for cell in cells if cell.key in done]
         if not self.cells:

@@ -6,7 +6,7 @@ output of expert e on view p in {0, -T, -A, -V}; pi^(0) the routing weights of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def semantic_checks(y_e: Array, pi: Array, y: Array, group: Any) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def factor_table(folder: str | Path) -> pd.DataFrame:
+def factor_table(folder: str | Path, models: Collection[str] = ()) -> pd.DataFrame:
     """Pearson's correlation of every expert's output with every true factor of ``synth``, at every point of a run.
 
     Columns: WHO, WHERE, output (an expert, a modality's own prediction, or "prediction"), factor, part (redundant,
@@ -96,7 +96,7 @@ def factor_table(folder: str | Path) -> pd.DataFrame:
     Raises:
         InputError: the run is not on synth, or is on classes, or no model of it stores outputs of experts.
     """
-    inside = Inside(folder)
+    inside = Inside(folder, models)
     if inside.classes:
         raise InputError(f"{folder}: factors are compared with scores of experts; this run is on classes")
     sweeps = inside.sweeps(

@@ -6,7 +6,7 @@ of r_m, for one r_m. Here r_m is taken modality by modality, and as their mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ class ReliabilityInfo(NamedTuple):
     bins: pd.DataFrame
 
 
-def reliability_info(folder: str | Path) -> ReliabilityInfo:
+def reliability_info(folder: str | Path, models: Collection[str] = ()) -> ReliabilityInfo:
     """How r_m moves with severity, and with the error.
 
     Score: text, audio, vision, or "mean", the mean of the three. Targets of the rank correlation, over the samples of
@@ -59,7 +59,7 @@ def reliability_info(folder: str | Path) -> ReliabilityInfo:
     Raises:
         InputError: no model of the run stores r.
     """
-    sweeps = Inside(folder).sweeps(*EXTRAS, what="reliability scores", models=STORED_BY)
+    sweeps = Inside(folder, models).sweeps(*EXTRAS, what="reliability scores", models=STORED_BY)
     together = [(sweep, Samples.joined(samples for _, samples in sweep.points)) for sweep in sweeps]
     identity = [*WHO, "stress", "params"]
     correlation = ["rank_correlation", "rank_correlation_low", "rank_correlation_high"]

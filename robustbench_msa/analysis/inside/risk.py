@@ -8,7 +8,7 @@ of the true errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +95,9 @@ class RiskInfo(NamedTuple):
     areas: pd.DataFrame
 
 
-def risk_info(folder: str | Path, confidences: Iterable[str] = tuple(CONFIDENCES)) -> RiskInfo:
+def risk_info(
+    folder: str | Path, confidences: Iterable[str] = tuple(CONFIDENCES), models: Collection[str] = ()
+) -> RiskInfo:
     """Risk-coverage at every point by every confidence that a model offers.
 
     Raises:
@@ -104,7 +106,7 @@ def risk_info(folder: str | Path, confidences: Iterable[str] = tuple(CONFIDENCES
     wanted = tuple(confidences)
     if unknown := [name for name in wanted if name not in CONFIDENCES]:
         raise InputError(f"risk: unknown confidence {unknown[0]!r}; known: {', '.join(CONFIDENCES)}")
-    sweeps = Inside(folder).sweeps(
+    sweeps = Inside(folder, models).sweeps(
         *(CONFIDENCES[name][0] for name in wanted),
         what="confidence",
         models="log_variance: qa_moe; entropy: rider_moe, ca_moe; r: qa_moe, rider_moe; logits: all, of classes",

@@ -6,7 +6,7 @@ sample: a router that gives everyone the same weights has a deviation of 0, what
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ def weights_of(model: str, extras: dict[str, Array]) -> list[Weights]:
     return found
 
 
-def routing_table(folder: str | Path) -> pd.DataFrame:
+def routing_table(folder: str | Path, models: Collection[str] = ()) -> pd.DataFrame:
     """One row per expert at a point: mean weight and deviation between samples, each with a 95 % interval.
 
     Columns: those of where and whose (``cells.WHO``, ``cells.WHERE``), extra, part, expert, mean, mean_low, mean_high,
@@ -62,13 +62,13 @@ def routing_table(folder: str | Path) -> pd.DataFrame:
     Raises:
         InputError: no model of the run stores routing weights.
     """
-    inside = Inside(folder)
+    inside = Inside(folder, models)
     sweeps = inside.sweeps(*EXTRAS, what="routing weights", models=STORED_BY)
     names = ("mean", "mean_low", "mean_high", "sd", "sd_low", "sd_high")
     return frame_of(each_point(sweeps, _rows), "extra", "part", "expert", *names)
 
 
-def importance_table(folder: str | Path) -> pd.DataFrame:
+def importance_table(folder: str | Path, models: Collection[str] = ()) -> pd.DataFrame:
     """Do EMOE's weights follow what each modality can do alone (EMOE, figure 6)? One row per modality at a point.
 
     rank_correlation: Spearman of w_m with -|y - y_m| (of classes with the log-probability of y) over samples;
@@ -78,7 +78,7 @@ def importance_table(folder: str | Path) -> pd.DataFrame:
     Raises:
         InputError: no model of the run stores weights and predictions of single modalities.
     """
-    inside = Inside(folder)
+    inside = Inside(folder, models)
     sweeps = inside.sweeps(*ALONE, what="predictions of single modalities", models="emoe stores them")
     rows = each_point(sweeps, _importance)
     correlation = ("rank_correlation", "rank_correlation_low", "rank_correlation_high")
