@@ -43,7 +43,7 @@ def test_synth_takes_its_parameters():
         ("synht", r"unknown dataset 'synht' \(did you mean 'synth'\?\); known: synth, .*mosi.*--data PATH"),
         ("synth-explained:sede=2", r"synth-explained: unknown parameter 'sede' \(did you mean 'seed'\?\)"),
         ("synth-explaned", r"unknown dataset 'synth-explaned' \(did you mean 'synth-explained'\?\)"),
-        ("mosi:seed=2", "only synth, synth-explained, iemocap4, iemocap6 have parameters"),
+        ("mosi:seed=2", "only synth, synth-explained, synth-classes, iemocap4, iemocap6 have parameters"),
         ("../mosi", "expected a name of letters"),
         ("", "expected a name of letters"),
         ("mosi", "mosi: expected the path of an MMSA pickle, got none; type --dataset mosi --data PATH/TO/FILE.pkl"),
@@ -96,7 +96,7 @@ def test_the_oracle_is_offered_for_what_it_sees_only():
 
 
 def test_every_known_name_has_a_line_for_listings():
-    classified = {"mintrec", "mintrec-binary", "iemocap4", "iemocap6"}
+    classified = {"synth-classes", "mintrec", "mintrec-binary", "iemocap4", "iemocap6"}
     assert set(DATASETS) == {"synth", "synth-explained", "mosi", "mosei", "sims", "simsv2"} | classified
     assert all(line and "\n" not in line for line in DATASETS.values())
 
