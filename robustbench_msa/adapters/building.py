@@ -20,6 +20,8 @@ from robustbench_msa.adapters.weights import load_weights, read_anything, sha256
 from robustbench_msa.models.contract import InputSpec, MSAModel, Output
 
 PROBE = 3  # samples
+ABOUT = "msabench_about"
+"""An attribute of a module from outside: a dict of plain values for the run's manifest, and a part of its identity."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,9 @@ def _built(asked: Outside, made: nn.Module, sources: list[str], label: str, abou
     version = model.declared_version if isinstance(model, AdaptedModel) else int(model.version)
     inner = model.module if isinstance(model, AdaptedModel) else model
     sources = [*sources, digest_of(classes_of(inner))]
+    if isinstance(own := getattr(inner, ABOUT, None), dict):
+        told = json.dumps(own, sort_keys=True, default=str)
+        about, sources = {**json.loads(told), **about}, [*sources, told]
     state = digest_of_state(inner.state_dict())
     about |= {"state_sha256": state, "parameters": sum(p.numel() for p in inner.parameters())}
     file = None

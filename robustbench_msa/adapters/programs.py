@@ -1,4 +1,5 @@
-"""Programs that build models: ``module:function``, ``path/to/file.py:function`` and names that packages announce.
+"""Programs that build models: ``module:function``, ``path/to/file.py:function``, names that packages announce, and
+models of zoos that msabench knows, ``zoo:model``.
 
 The one convention: the function (or class) is called with those of ``checkpoint`` (a Path, or None) and ``spec`` (an
 InputSpec) that it has as arguments, by these names, and gives a ``torch.nn.Module`` or what ``adapt`` makes of one.
@@ -31,6 +32,8 @@ from robustbench_msa.models.contract import InputSpec
 GROUP = "msabench.models"
 _NOT_THEIRS = (Path(__file__).parents[1], Path(inspect.getfile(did_you_mean)).parent, Path(inspect.__file__).parent)
 CONVENTION = "build(checkpoint, spec), or fewer of these two by name"
+ZOOS = {"mmsa": "robustbench_msa.adapters.mmsa"}
+"""Before the colon of ``zoo:model``; the module's ``find(text)`` gives its Program."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ def find_program(text: str) -> Program:
     Raises:
         InputError: no such file, module or function; with the class and the message of an error that importing raises.
     """
+    if (zoo := text.partition(":")[0]) in ZOOS:
+        found: Program = importlib.import_module(ZOOS[zoo]).find(text)
+        return found
     announced = plugins.entry_points(GROUP)
     target = announced[text].value if text in announced else text
     place, _, name = target.rpartition(":")

@@ -79,15 +79,19 @@ def load_weights(module: nn.Module, path: str | Path, *, trust: bool | None = No
     Raises:
         InputError: as ``read_weights``; tensors that are missing, left over or of another shape, by their names.
     """
-    weights = read_weights(path, trust=trust)
-    expected = module.state_dict()
+    return put_weights(module, read_weights(path, trust=trust), str(path))
+
+
+def put_weights(module: nn.Module, weights: Weights, where: str, what: str = "") -> tuple[str, ...]:
+    """``load_weights`` for weights that were read. where: their file; what: the module, both for messages."""
+    expected, what = module.state_dict(), what or type(module).__name__
     tensors, notes = _renamed(weights.tensors, set(expected))
     if difference := _difference(expected, tensors):
-        raise InputError(f"{path}: the weights do not fit {type(module).__name__}: {difference}")
+        raise InputError(f"{where}: the weights do not fit {what}: {difference}")
     try:
         module.load_state_dict(tensors, strict=True)
     except Exception as error:  # a module with a say of its own
-        raise InputError(f"{path}: {type(module).__name__} does not take the weights: {_one(error)}") from None
+        raise InputError(f"{where}: {what} does not take the weights: {_one(error)}") from None
     return (*weights.notes, *notes, *_cast(expected, tensors))
 
 
