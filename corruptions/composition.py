@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from corruptions.batch import Batch
@@ -89,21 +89,61 @@ class Composition(Stressor):
         pool: Batch | None = None,
         adversary: Adversary | None = None,
     ) -> Corruption:
-        severities = iter(s for s in (point.severity, point.severity_2) if s is not None)
+        led = self.leading(batch, point, draws, options, reference, pool)
+        return self.following(led, batch, point, draws, options, reference, pool)
+
+    def leading(
+        self,
+        batch: Batch,
+        point: Point,
+        draws: Draws,
+        options: Options,
+        reference: Reference | None,
+        pool: Batch | None,
+    ) -> Corruption | None:
+        """What all parts but the last do; None: nothing. It does not depend on the last severity."""
         donors = batch if pool is None else pool
         stage: Corruption | None = None
-        current = batch
-        for part in self.parts:
-            theirs = self.options_of(part, options)
-            own = Point(*itertools.islice(severities, len(part.axes_of(theirs))))
-            done = part.apply(current, own, draws.fitting(current), theirs, reference, donors)
-            if own.is_clean:
-                continue
-            stage = replace(done, before=stage)
-            current = done.batch
-        if stage is None:
-            return Corruption(batch, Features(batch), Sources.untouched(batch), told=False)
+        for part, own in list(self._points(point, options))[:-1]:
+            stage = self._stage(stage, part, own, batch, draws, options, reference, donors)
         return stage
+
+    def following(
+        self,
+        led: Corruption | None,
+        batch: Batch,
+        point: Point,
+        draws: Draws,
+        options: Options,
+        reference: Reference | None,
+        pool: Batch | None,
+    ) -> Corruption:
+        """What the last part does to what the ones before it left."""
+        part, own = list(self._points(point, options))[-1]
+        done = self._stage(led, part, own, batch, draws, options, reference, batch if pool is None else pool)
+        return done or Corruption(batch, Features(batch), Sources.untouched(batch), told=False)
+
+    def _points(self, point: Point, options: Options) -> Iterator[tuple[Stressor, Point]]:
+        """Each part with its own severity."""
+        severities = iter(s for s in (point.severity, point.severity_2) if s is not None)
+        for part in self.parts:
+            yield part, Point(*itertools.islice(severities, len(part.axes_of(self.options_of(part, options)))))
+
+    def _stage(
+        self,
+        before: Corruption | None,
+        part: Stressor,
+        point: Point,
+        batch: Batch,
+        draws: Draws,
+        options: Options,
+        reference: Reference | None,
+        donors: Batch,
+    ) -> Corruption | None:
+        """One part after another; its parameters are checked where it does nothing, too."""
+        current = batch if before is None else before.batch
+        done = part.apply(current, point, draws.fitting(current), self.options_of(part, options), reference, donors)
+        return before if point.is_clean else replace(done, before=before)
 
 
 def compose(parts: tuple[Stressor, ...]) -> Composition:

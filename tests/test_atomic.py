@@ -33,7 +33,7 @@ def test_after_an_exception_the_old_file_stands_and_nothing_else(tmp_path, error
         with atomic.replacing(path) as file:
             file.write(b"half of the ne")
             file.flush()
-            assert sorted(os.listdir(tmp_path)) == [f".weights.bin.tmp-{os.getpid()}", "weights.bin"]
+            assert sorted(os.listdir(tmp_path)) == [f".weights.bin.tmp-{os.getpid()}-{atomic.place()}", "weights.bin"]
             raise error
 
     with pytest.raises(error):

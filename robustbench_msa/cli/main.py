@@ -9,6 +9,7 @@ import typer
 
 from robustbench_msa.cli import (
     check_table,
+    compact,
     compare,
     convert,
     export,
@@ -53,6 +54,7 @@ app.add_typer(listing.app, name="list")
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("convert", epilog=convert.EPILOG)(convert.convert)
 app.command("status")(status.status)
+app.command("compact")(compact.compact)
 app.command("export", epilog=export.EPILOG)(export.export)
 app.command("score", epilog=score.EPILOG)(score.score)
 app.command("compare", epilog=compare.EPILOG)(compare.compare)
@@ -104,7 +106,9 @@ def _failed(error: Exception) -> int:
 
 
 def _say(message: str) -> None:
-    print("msabench: " + " ".join(message.split()), file=sys.stderr)
+    from robustbench_msa.printable import printable
+
+    print(f"msabench: {printable(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ Seeds = Annotated[int, typer.Option(help="Number of corruption seeds (1111, 1112
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="A model's name, or FILE.py:FUNCTION; repeat for several.", metavar="NAME"),
+    typer.Option(
+        "--model", "-m", help="A model's name, FILE.py:FUNCTION or mmsa:NAME; repeat for several.", metavar="NAME"
+    ),
 ]
 Checkpoints = Annotated[
     list[Path] | None,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,6 +24,8 @@ from robustbench_msa.data.npy import Array, Header, checked, mapped_at, read_hea
 
 RATIO, SLACK = 100, 64 * 2**20
 MAX_ENTRIES = 10_000
+SECONDS_APART, BYTES_A_SECOND = 30, 20 * 2**20
+"""How long another process may take to go through an HDF5 file."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)?")
 _FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, checksum, lzf: those that come with every HDF5 library of Python
 
@@ -114,6 +118,7 @@ def open_hdf5(path: Path, stack: ExitStack) -> dict[str, Load]:
         h5py: Any = import_module("h5py")
     except ImportError:
         raise InputError(f'{path}: reading HDF5 needs h5py: pip install "robustbench-msa[hdf5]"') from None
+    try_apart(path)
     try:
         file = stack.enter_context(h5py.File(path, "r"))
         budget, entries = _Budget(path), dict[str, Load]()
@@ -126,6 +131,57 @@ def open_hdf5(path: Path, stack: ExitStack) -> dict[str, Load]:
     except Exception as error:  # the library has many ways to say that a file is broken
         raise InputError(f"{path}: expected an HDF5 file, this one is broken or truncated ({_line(error)})") from None
     return entries
+
+
+def try_apart(path: Path) -> None:
+    """Go through an HDF5 file in another process first.
+
+    The library is C. A broken file can end the process that reads it or keep it for ever, and nothing that Python has
+    could be done about it here.
+
+    Raises:
+        InputError: the other process was ended, or did not come to an end.
+    """
+    seconds, most = SECONDS_APART + path.stat().st_size / BYTES_A_SECOND, RATIO * path.stat().st_size + SLACK
+    command = [sys.executable, "-P", "-c", _APART, str(path.absolute()), str(most)]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        what = f"does not come to an end in {seconds:.0f} seconds"
+    except OSError as error:
+        raise InputError(f"{path}: cannot start the process that tries HDF5 files ({error.strerror})") from None
+    else:
+        if done.returncode == 0:
+            return
+        what = f"breaks the library ({done.returncode})"
+    raise InputError(f"{path}: expected an HDF5 file, reading this one {what}; it is damaged, or made to harm")
+
+
+_APART = """
+import math, sys
+
+def look(name, found):
+    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external or not found.shape:
+        return
+    if found.dtype.kind == "O" and 64 * math.prod(found.shape) <= most:
+        found[...]
+    elif found.chunks and found.size and math.prod(found.chunks) * found.dtype.itemsize <= most:
+        found.id.get_num_chunks()
+        for at in (0, -1):
+            found[tuple(range(n)[at] for n in found.shape)]
+
+try:
+    import h5py
+    path, most = sys.argv[1], int(sys.argv[2])
+    if sys.platform == "linux":
+        import resource
+        resource.setrlimit(resource.RLIMIT_DATA, (2 * most + (1 << 30), -1))
+    with h5py.File(path, "r") as file:
+        file.visititems(look)
+except Exception:
+    pass  # whoever reads the file says what is wrong with it
+"""
+"""Opens everything; reads strings, which lie all over the file, and the first and last chunk of the rest."""
 
 
 def _datasets(path: Path, h5py: Any, file: Any) -> Iterator[tuple[str, Any]]:
@@ -155,6 +211,8 @@ def _dataset(path: Path, h5py: Any, name: str, found: Any, budget: _Budget) -> L
     where = f"{path}: {name[:80]}"
     if found.external or found.is_virtual:
         raise InputError(f"{where}: its values lie in other files, which are not followed; store the array itself")
+    if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > RATIO * budget.size + SLACK:
+        raise InputError(f"{where}: its chunks of {found.chunks} are larger than the file could fill")
     settings = found.id.get_create_plist()
     filters = {settings.get_filter(i)[0] for i in range(settings.get_nfilters())}
     if filters - _FILTERS:

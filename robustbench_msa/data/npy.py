@@ -65,12 +65,16 @@ def checked(header: Header, where: str) -> Header:
     """The header, if it is one of plain numbers or strings.
 
     Raises:
-        InputError: objects (they are pickles), records, dates, complex numbers; sizes below 0.
+        InputError: objects (they are pickles), records, dates, complex numbers; sizes below 0 or beyond what there is.
     """
     if header.dtype.kind not in NUMBERS + STRINGS or header.dtype.subdtype is not None:
         held = "Python objects, which are pickles," if header.dtype.hasobject else f"dtype {header.dtype}"
         raise InputError(f"{where}: expected numbers or strings, got {held}; save plain arrays".replace(",;", ";"))
-    if any(n < 0 for n in header.shape) or len(header.shape) > 8 or header.nbytes >= 2**63:
+    if not header.dtype.itemsize or (header.dtype.kind == "f" and header.dtype.itemsize > 8):
+        raise InputError(f"{where}: expected numbers of at most 8 bytes or strings of at least 1, got {header.dtype}")
+    whole = len(header.shape) <= 8 and all(type(n) is int and n >= 0 for n in header.shape)
+    # NumPy multiplies all sizes but those of 0, also where the array is empty
+    if not whole or math.prod(n for n in header.shape if n) * header.dtype.itemsize >= 2**63:
         raise InputError(f"{where}: expected a shape of at most 8 sizes from 0, got {header.shape}"[:300])
     return header
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corruptions import MODALITIES, Batch
+from robustbench_msa.evaluation.chunks import Chunks
 from robustbench_msa.models.contract import MSAModel
 
 
@@ -16,21 +17,21 @@ class ModelAdversary:
     """The absolute error of a score (cross-entropy of classes) per sample, and its gradient by the raw features.
 
     Args:
-        model: in eval mode. batch_size: samples per pass.
+        model: in eval mode. batch_size: samples per pass, or the chunks that are in use elsewhere.
     """
 
-    def __init__(self, model: MSAModel, batch_size: int) -> None:
+    def __init__(self, model: MSAModel, batch_size: int | Chunks) -> None:
         self.model = model
-        self.batch_size = batch_size
+        self.chunks = batch_size if isinstance(batch_size, Chunks) else Chunks(batch_size)
 
     def losses(self, batch: Batch) -> Tensor:
         """``(N,)``."""
         with torch.no_grad():
-            return torch.cat([self._losses(batch.select(rows)) for rows in self._chunks(batch)])
+            return torch.cat(self.chunks.over(len(batch), lambda rows: self._losses(_copied(batch, rows))))
 
     def gradients(self, batch: Batch) -> Mapping[str, Tensor]:
         """``(N, T_m, d_m)`` per modality of features."""
-        chunks = [self._gradients(batch.select(rows)) for rows in self._chunks(batch)]
+        chunks = self.chunks.over(len(batch), lambda rows: self._gradients(_copied(batch, rows)))
         return {m: torch.cat([chunk[m] for chunk in chunks]) for m in chunks[0]}
 
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
@@ -58,5 +59,6 @@ class ModelAdversary:
         error: Tensor = (prediction - batch.labels.to(prediction.dtype)).abs()
         return error
 
-    def _chunks(self, batch: Batch) -> list[Tensor]:
-        return list(torch.split(torch.arange(len(batch)), self.batch_size))
+
+def _copied(batch: Batch, rows: slice) -> Batch:
+    return batch.select(range(rows.start, rows.stop))

@@ -18,11 +18,21 @@ KEY_VERSION = 1
 CLEAN = "clean"
 FIRST_SEED = 1111
 NUMERICS = "float32"  # exact float32, TF32 off
+_NAMES: dict[type, tuple[str, ...]] = {}
+_ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
 
 def identity(default: Any = None) -> Any:
     """A field that enters the key."""
     return field(metadata={"kind": "identity"}, default=default)
+
+
+def _identity_names(cell: Cell) -> tuple[str, ...]:
+    """Looked up once a class: asking 100,000 cells for their fields takes longer than hashing them."""
+    kind = type(cell)
+    if kind not in _NAMES:
+        _NAMES[kind] = tuple(f.name for f in fields(cell) if f.metadata["kind"] == "identity")
+    return _NAMES[kind]
 
 
 def label(default: Any = None) -> Any:
@@ -57,10 +67,14 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """24 hex digits of a sha256 over the identity fields."""
-        named = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["kind"] == "identity"}
-        text = json.dumps({"version": KEY_VERSION, **named}, sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:24]
+        """24 hex digits of a sha256 over the identity fields; computed once, a plan asks for it many times."""
+        version, key = self.__dict__.get("_known_key", (None, ""))
+        if version != KEY_VERSION:
+            named = {name: getattr(self, name) for name in _identity_names(self)}
+            text = _ENCODER.encode({"version": KEY_VERSION, **named})
+            key = hashlib.sha256(text.encode()).hexdigest()[:24]
+            self.__dict__["_known_key"] = (KEY_VERSION, key)
+        return str(key)
 
     @property
     def point(self) -> Point:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,8 @@ def read_export(folder: Path) -> Export:
 def _read_json(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size  # what is asked for is reserved, whatever there is
+            data = file.read(min(size, MAX_BYTES) + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}") from None
     if len(data) > MAX_BYTES:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from corruptions import MODALITIES, Batch, Draws, Point, Reference, Stress, input_digest, realised
+from corruptions.composition import Composition
 from corruptions.corruption import Corruption, Features, Sources
 from corruptions.measure import probe_of
 from corruptions.stressor import Adversary
 from robustbench_msa.data.dataset import Dataset, batch_fingerprint
 from robustbench_msa.evaluation.cells import Cell, Setting
 from robustbench_msa.models.classes import num_classes_of
+
+T = TypeVar("T")
 
 DRAWS_BYTES = 2 << 30  # how much memory kept draws may take; beyond it they are made again
 
@@ -32,6 +37,7 @@ class Inputs:
         self.dataset = dataset
         self.split = split
         self.batch: Batch = dataset.splits[split].to(device)
+        self._kept: tuple[tuple[Any, ...], Any] = ((), None)
         self._draws: OrderedDict[int, Draws] = OrderedDict()
         self._probe_draws: dict[int, Draws] = {}
         self._facts: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -60,8 +66,44 @@ class Inputs:
         if cell.is_clean:
             batch = self.batch
             return Corruption(batch, Features(batch), Sources.untouched(batch), told=False)
+        stress, draws = cell.to_stress(), self.draws(cell.seed)
+        if isinstance(stress.stressor, Composition):
+            return self._composed(stress.stressor, cell, draws)
+        several = cell.severity_2 is not None or stress.stressor.feature_point(cell.point) != cell.point
+        if several and stress.stressor.by_halves:
+            return self._with_features_of_before(cell)
+        return stress.apply(self.batch, cell.point, draws, self.reference, self.batch, adversary)
+
+    def _composed(self, stressor: Composition, cell: Cell, draws: Draws) -> Corruption:
+        """What the parts before the last did is kept for the next cell: only its last severity may differ."""
+        given = (self.batch, cell.point, draws, dict(cell.options), self.reference, self.batch)
+        key = ("led", cell.stress, cell.options, cell.seed, cell.severity)
+        led = self._latest(key, lambda: stressor.leading(*given))
+        return stressor.following(led, *given)
+
+    def _with_features_of_before(self, cell: Cell) -> Corruption:
+        """The inside of modalities is that of the cell before, where only what is lost or swapped differs."""
         stress = cell.to_stress()
-        return stress.apply(self.batch, cell.point, self.draws(cell.seed), self.reference, self.batch, adversary)
+        key = ("features", cell.stress, cell.options, cell.seed, stress.stressor.feature_point(cell.point))
+        draws = self.draws(cell.seed)
+        kept = self._latest(key, lambda: stress.apply(self.batch, cell.point, draws, self.reference, self.batch))
+        return replace(kept, sources=self.sources(cell, cell.point))
+
+    def _latest(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """Made once for all cells of a key; only the latest is kept, and nothing while the next is made."""
+        if key != self._kept[0]:
+            self._kept = ((), None)
+            self._kept = (key, make())
+        found: T = self._kept[1]
+        return found
+
+    def sources(self, cell: Cell, point: Point) -> Sources:
+        """What the stress of a cell does to whole modalities at a point (not a clean one), with the cell's seed.
+
+        Of a stressor made of two halves alone.
+        """
+        stress = cell.to_stress()
+        return stress.stressor.sources(self.batch, point, self.draws(cell.seed), self.batch, dict(stress.options))
 
     def draws(self, seed: int | None) -> Draws:
         """The draws of a seed for all samples; those of the latest seeds are kept, as far as memory allows."""

@@ -1,65 +1,52 @@
-"""The result store: one crash-safe Parquet file a cell. A cell exists when its file does, whole and under its own key.
+"""The result store: a cell exists when its rows do, whole and under its own key.
 
-RUN/predictions/KEY.parquet   per-sample predictions and extras; the cell's facts are in the file's metadata
-RUN/runtime/KEY.parquet       what the cell ran on
+RUN/predictions/KEY.parquet   per-sample predictions and extras of one cell; its facts are in the file's metadata
+RUN/predictions/part-*.parquet  the same of many cells, after ``msabench compact`` (``parts``)
+RUN/runtime/*.jsonl           what cells ran on, a line a cell (``runtime_log``)
 RUN/failures/KEY.json         why a cell failed, until it succeeds
 RUN/quarantine/               unreadable files, set aside; their cells are computed again
 RUN/{plan,cells,curves,nauc}/ derived tables, rebuilt at will
 RUN/manifest.json             what was asked for, on what
+RUN/.tmp, RUN/.parts, RUN/.lock  files on their way; parts on their way; who changes plan and manifest
 """
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from corruptions import InputError
-from robustbench_msa.atomic import write_bytes, write_json
+from robustbench_msa.atomic import sweep, write_bytes, write_json
+from robustbench_msa.evaluation.cell_files import (
+    FORMAT,
+    METADATA,
+    Result,
+    cell_bytes,
+    facts_in,
+    one_line,
+    parquet_bytes,
+    read_cell,
+    why_unusable,
+)
 from robustbench_msa.evaluation.cells import Cell
-from robustbench_msa.evaluation.schemas import PREDICTIONS, RUNTIME
+from robustbench_msa.evaluation.locks import locked
+from robustbench_msa.evaluation.parts import Part, Parts
+from robustbench_msa.evaluation.runtime_log import Runtime, RuntimeLog, Stamp
+from robustbench_msa.evaluation.staging import remove_loose, rewrite, set_aside, settle
 
-FORMAT = 1
-METADATA = b"msabench"
 MANIFEST = {"dataset": dict, "requests": list, "commands": list, "checkpoints": dict, "protocols": dict, "profile": str}
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What a cell gave. y_pred: ``(N,)``; present: ``(N, 3)`` as told; extras: ``(N,)`` or ``(N, k)`` by name."""
-
-    ids: Sequence[str]
-    groups: Sequence[str]
-    y_true: NDArray[np.float32]
-    y_pred: NDArray[np.float32]
-    present: NDArray[np.bool_]
-    extras: dict[str, NDArray[np.float32]]
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What a cell ran on. No field of this class may enter a key."""
-
-    device: str
-    batch_size: int
-    threads: int
-    seconds: float
-    finished: str
-    host: str
-    python: str
-    torch: str
-    msabench: str
+QUIET = 2_000_000_000
+"""Nanoseconds for which a file must not have changed before its time of change says that it is the one we know."""
 
 
 class Store:
@@ -67,23 +54,44 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.parts = Parts(self.root)
+        self.log = RuntimeLog(self.root / "runtime")
+        self._rewriting = False
+        self._known: dict[str, Stamp] | None = None  # files that were whole when they looked so
 
     def path(self, key: str) -> Path:
+        """Where a cell is written. After compaction it is in a part, and no such file is there."""
         return self.root / "predictions" / f"{key}.parquet"
 
     def done(self, keys: Iterable[str]) -> set[str]:
         """The keys whose cells are there and whole. Files that cannot be read are moved to quarantine."""
-        there = set(_names(self.root / "predictions", ".parquet"))
-        return {key for key in keys if key in there and self._whole(key)}
+        wanted, loose, now = set(keys), self.loose(), time.time_ns()
+        whole = {key for key in wanted & loose.keys() if self._whole(key, loose[key], now)}
+        self.parts.refresh()  # after the loose ones: what another process compacts meanwhile is in a part now
+        for path, reason in self.parts.broken.items():
+            set_aside(self.root, path, reason)
+        return whole | (wanted & self.parts.home.keys())
+
+    def loose(self) -> dict[str, Stamp]:
+        """The cells that have files of their own, and what these look like from outside."""
+        found = {}
+        for name, entry in _entries(self.root / "predictions", ".parquet"):
+            if not name.startswith("part-"):
+                with suppress(FileNotFoundError):  # compacted while we look
+                    status = entry.stat()
+                    found[name] = (status.st_size, status.st_mtime_ns)
+        return found
 
     def write(self, cell: Cell, result: Result, runtime: Runtime) -> None:
-        """The cell's file, atomically; what it ran on goes to a file of its own first."""
+        """The cell's file, atomically. Of a cell that another run wrote and compacted meanwhile, nothing is written."""
         key = cell.key
-        row = pa.Table.from_pylist([{"key": key, **asdict(runtime)}], schema=RUNTIME)
-        write_bytes(self.root / "runtime" / f"{key}.parquet", _parquet(row))
-        facts = {"format": FORMAT, "key": key, "facts": result.facts}
-        table = _table(cell, key, result).replace_schema_metadata({METADATA: json.dumps(facts).encode()})
-        write_bytes(self.path(key), _parquet(table))
+        if not self._compacted(cell):
+            write_bytes(self.path(key), cell_bytes(cell, result), self.root / ".tmp")
+            with suppress(FileNotFoundError):  # compacted already
+                status = self.path(key).stat()
+                self.log.append(key, runtime, (status.st_size, status.st_mtime_ns))
+            if self._compacted(cell):
+                self.path(key).unlink(missing_ok=True)
         (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
 
     def write_failure(self, cell: Cell, message: str, details: str) -> None:
@@ -95,23 +103,24 @@ class Store:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """A derived table, one file in a folder of its own."""
-        write_bytes(self.root / name / f"{name}.parquet", _parquet(table))
+        write_bytes(self.root / name / f"{name}.parquet", parquet_bytes(table), self.root / ".tmp")
 
-    def read_table(self, name: str, schema: pa.Schema) -> pa.Table:
-        """A derived table. Raises InputError when the run has none yet."""
+    def read_table(self, name: str, schema: pa.Schema | None) -> pa.Table:
+        """A derived table, with the columns of a schema or its own. Raises InputError when the run has none yet."""
         path = self.root / name / f"{name}.parquet"
         if not path.is_file():
             raise InputError(f"{self.root}: no {name} table there; expected the folder of a finished msabench run")
         try:
             return pq.read_table(path, schema=schema)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: cannot be read ({_line(error)}); run the same msabench run again") from None
+            raise InputError(f"{path}: cannot be read ({one_line(error)}); run the same msabench run again") from None
 
     def facts(self, key: str) -> dict[str, Any]:
         """Input digest and realised rates of a cell, as they stand in its file."""
-        metadata = pq.read_schema(self.path(key)).metadata or {}
-        facts: dict[str, Any] = json.loads(metadata[METADATA])["facts"]
-        return facts
+        try:
+            return facts_in(pq.read_schema(self.path(key)))
+        except FileNotFoundError:
+            return self._part_of(key).facts_of(key)
 
     def predictions(self, key: str, columns: list[str] | None = None) -> pa.Table:
         """Columns of a cell's rows, checked against the checksums they were written with.
@@ -119,21 +128,29 @@ class Store:
         Raises:
             OSError, pa.ArrowException: the file is damaged.
         """
-        return pq.ParquetFile(self.path(key), page_checksum_verification=True).read(columns)
+        try:
+            return read_cell(self.path(key), columns)
+        except FileNotFoundError:
+            self._part_of(key)
+        try:
+            return self.parts.read(key, columns)
+        except FileNotFoundError:  # it moved since
+            self.parts.refresh()
+            self._part_of(key)
+            return self.parts.read(key, columns)
 
     def runtime(self, keys: Iterable[str]) -> pa.Table:
-        there = set(_names(self.root / "runtime", ".parquet"))
-        paths = [str(self.root / "runtime" / f"{key}.parquet") for key in keys if key in there]
-        return pads.dataset(paths, schema=RUNTIME, format="parquet").to_table() if paths else RUNTIME.empty_table()
+        """What cells ran on, one row a cell, as far as that is known."""
+        return self.log.table(keys)
 
     def failures(self) -> dict[str, str]:
         """Message by key."""
         folder = self.root / "failures"
         found = {}
-        for key in _names(folder, ".json"):
+        for key, _ in _entries(folder, ".json"):
             try:
                 found[key] = str(json.loads((folder / f"{key}.json").read_text("utf-8"))["message"])
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 found[key] = "unknown (the failure's own file cannot be read)"
         return found
 
@@ -144,8 +161,8 @@ class Store:
             return None
         try:
             manifest = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a manifest ({_line(error)}); choose another --out") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not a manifest ({one_line(error)}); choose another --out") from None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise InputError(f"{path}: expected an msabench manifest of format {FORMAT}; choose another --out")
         wrong = [name for name, kind in MANIFEST.items() if not isinstance(manifest.get(name), kind)]
@@ -160,73 +177,103 @@ class Store:
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.root / "manifest.json", {"format": FORMAT, **manifest})
 
-    def _whole(self, key: str) -> bool:
+    def set_aside(self, key: str, reason: str) -> None:
+        """Move a file that cannot be used to quarantine; what it held counts as missing from then on.
+
+        Of a part, the cells that can still be read stay: a sound part takes its place.
+        """
+        if self.path(key).exists():
+            set_aside(self.root, self.path(key), reason)
+        elif key in self.parts.home:
+            with self.rewriting():
+                part = self.parts.home.get(key)
+                if part is not None and not self.parts.is_sound(key):
+                    set_aside(self.root, part.path, reason, keep=True)
+                    rewrite(self.root, part, without=[key], damaged=part.places[key].group)
+                    self.parts.refresh()
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Remove cells, wherever they are."""
+        keys = set(keys)
+        remove_loose(self.root, keys)
+        self.parts.refresh()
+        if keys.isdisjoint(self.parts.home):
+            return
+        with self.rewriting():
+            for part in list(self.parts.parts.values()):
+                if not keys.isdisjoint(part.places):
+                    rewrite(self.root, part, without=keys)
+            self.parts.refresh()
+
+    @contextmanager
+    def rewriting(self, patience: float = math.inf) -> Iterator[None]:
+        """Hold this to put parts in the place of others: one process at a time. All parts are settled then."""
+        if self._rewriting:
+            yield
+            return
+        with locked(self.root / ".compaction.lock", patience):
+            self._rewriting = True
+            try:
+                settle(self.root)
+                self.parts.refresh()
+                yield
+            finally:
+                self._rewriting = False
+
+    def tidy(self) -> None:
+        """Clear up after processes that were killed: their temporary files, and compactions they did not finish."""
+        folders = ("predictions", "runtime", "failures", "plan", "curves", "nauc", "cells", ".tmp", ".parts", "")
+        for name in folders:
+            sweep(self.root / name)
+        settle(self.root)
+        self.parts.refresh()
+        if self.parts.home:
+            remove_loose(self.root, self.parts.home)  # written while another run compacted the same cell
+
+    def _compacted(self, cell: Cell) -> bool:
+        """Is the cell in a part? One that stands there under another recipe or training seed is taken out of it."""
+        self.parts.refresh_if_changed()
+        if cell.key not in self.parts.home:
+            return False
         try:
-            schema = pq.read_schema(self.path(key))
-            known = json.loads((schema.metadata or {})[METADATA])
-            if known["key"] == key and known["format"] == FORMAT and schema.equals(PREDICTIONS):
-                return True
-            reason = "holds another cell, or one of another format"
-        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            reason = _line(error)
-        self.set_aside(key, reason)
+            (row,) = self.predictions(cell.key, ["recipe", "train_seed"]).slice(0, 1).to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            self.set_aside(cell.key, one_line(error))
+            return False
+        if row == {"recipe": cell.recipe, "train_seed": cell.train_seed}:
+            return True
+        self.forget([cell.key])
         return False
 
-    def set_aside(self, key: str, reason: str) -> None:
-        """Move a file that cannot be used to quarantine; its cell counts as missing from then on."""
-        quarantine = self.root / "quarantine"
-        quarantine.mkdir(exist_ok=True)
-        os.replace(self.path(key), quarantine / f"{key}.parquet")
-        (quarantine / f"{key}.txt").write_text(reason + "\n", "utf-8")
+    def _part_of(self, key: str) -> Part:
+        if key not in self.parts.home:
+            self.parts.refresh()
+        if key not in self.parts.home:
+            raise FileNotFoundError(f"{self.path(key)}: no such cell")
+        return self.parts.home[key]
+
+    def _whole(self, key: str, stamp: Stamp, now: int) -> bool:
+        """Does the file say that it is this cell? One that has not changed since we knew it is not opened again."""
+        if self._known is None:
+            self._known = self.log.stamps()
+        if self._known.get(key) == stamp and now - stamp[1] > QUIET:
+            return True
+        reason = why_unusable(self.path(key), key)
+        if reason is None:
+            self._known[key] = stamp
+            return True
+        if self.path(key).exists():  # not compacted just now
+            set_aside(self.root, self.path(key), reason)
+        return False
 
 
-def _names(folder: Path, suffix: str) -> list[str]:
-    """File names without suffix; temporary and foreign files are not among them."""
-    if not folder.is_dir():
-        return []
-    return [
-        e.name[: -len(suffix)] for e in os.scandir(folder) if e.name.endswith(suffix) and not e.name.startswith(".")
-    ]
+def _entries(folder: Path, suffix: str) -> Iterable[tuple[str, os.DirEntry[str]]]:
+    """Files by their names without suffix; temporary and foreign files are not among them."""
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(suffix) and not entry.name.startswith("."):
+                    yield entry.name.removesuffix(suffix), entry
 
 
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
-
-
-def _table(cell: Cell, key: str, result: Result) -> pa.Table:
-    n = len(result.ids)
-    same: dict[str, Any] = {"key": key}
-    for name in ("model", "recipe", "train_seed", "checkpoint", "dataset", "split"):
-        same[name] = getattr(cell, name)
-    for name in ("stress", "params", "severity", "severity_2", "condition", "seed"):
-        same[name] = getattr(cell, name)
-    if cell.is_clean:
-        same["severity"] = "0"
-    columns = {name: pa.repeat(pa.scalar(value, PREDICTIONS.field(name).type), n) for name, value in same.items()}
-    columns["sample_id"] = pa.array(result.ids, pa.string())
-    columns["group"] = pa.array(result.groups, pa.string())
-    columns["y_true"] = pa.array(result.y_true, pa.float32())
-    columns["y_pred"] = pa.array(result.y_pred, pa.float32())
-    for i, letter in enumerate("tav"):
-        columns[f"present_{letter}"] = pa.array(result.present[:, i])
-    columns["extras"] = _extras(result.extras, n)
-    return pa.table([columns[name] for name in PREDICTIONS.names], schema=PREDICTIONS)
-
-
-def _extras(extras: dict[str, NDArray[np.float32]], n: int) -> pa.MapArray:
-    """A map of name to list of float32 per sample, built from whole columns."""
-    names = sorted(extras)
-    parts = [np.asarray(extras[name], dtype=np.float32).reshape(n, -1) for name in names]
-    widths = [part.shape[1] for part in parts]
-    values = np.concatenate(parts, axis=1).ravel() if parts else np.zeros(0, np.float32)
-    list_offsets = np.concatenate([[0], np.cumsum(np.tile(widths, n))]).astype(np.int32)
-    items = pa.ListArray.from_arrays(pa.array(list_offsets), pa.array(values, pa.float32()))
-    keys = pa.array(names * n, pa.string())
-    map_offsets = pa.array((np.arange(n + 1) * len(names)).astype(np.int32))
-    return pa.MapArray.from_arrays(map_offsets, keys, items)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+__all__ = ["FORMAT", "METADATA", "Result", "Runtime", "Store"]

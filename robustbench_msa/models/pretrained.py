@@ -28,6 +28,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SHELVES = "MSABENCH_BACKBONES"
 MAX_CONFIG_BYTES = 2**20
 MAX_LAYERS = 128
+MAX_PARAMETERS = 2**29
+"""Two gigabytes in float32; bert-large has 335 million."""
 
 _BERT = (
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act hidden_dropout_prob "
@@ -109,6 +111,14 @@ def build(settings: str) -> nn.Module:
     except (ValueError, RecursionError) as error:
         raise InputError(f"text backbone: its settings are not JSON ({one_line(error)})") from None
     config = _transformers_config(_checked(values))
+    with torch.device("meta"):  # counted before it takes any memory: a line of JSON can ask for any size
+        count = sum(parameter.numel() for parameter in _built(config).parameters())
+    if count > MAX_PARAMETERS:
+        raise InputError(f"text backbone: its settings ask for {count:,} parameters, more than {MAX_PARAMETERS:,}")
+    return _built(config)
+
+
+def _built(config: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         try:  # eager: one formula for attention, whatever the library's version prefers
             encoder: Any = _transformers().AutoModel.from_config(config, attn_implementation="eager")

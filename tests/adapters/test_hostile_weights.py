@@ -104,6 +104,12 @@ def encrypted(data: bytes) -> bytes:
     return bytes(changed)
 
 
+def claiming(data: bytes, compressed: int) -> bytes:
+    """The zip file with another number of bytes for its first member in the table at its end."""
+    at = data.find(b"PK\x01\x02") + 20
+    return data[:at] + struct.pack("<I", compressed) + data[at + 4 :]
+
+
 def opcodes(*parts: bytes) -> bytes:
     return b"\x80\x02" + b"".join(parts) + b"."
 
@@ -147,6 +153,7 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], tuple[str, ...]]] = {
     "codecs.pth": (saved({"w": Calls(codecs.decode, b"x", "zlib")}), ("_codecs.decode",)),
     "reduce-ex.pth": (saved(OrderedDict(w=CallsEx(os.system, COMMAND))), ("posix.system",)),
     "numpy-object.pth": (saved({"w": OBJECT_ARRAY}), ("multiarray._reconstruct", "numpy.ndarray")),
+    "hidden-array.pth": (saved({"w": np.array([Calls(os.system, COMMAND)], dtype=object)}), ("posix.system",)),
     "numpy-loads.pth": (saved({"w": Calls(np.load, "x.npy", None, True)}), ("numpy.load",)),
     "nested.pth": (
         saved({"w": Calls(pickle.loads, pickle.dumps(Calls(os.system, COMMAND)))}),
@@ -207,6 +214,12 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], tuple[str, ...]]] = {
     "traversal.pth": (zipped(members(saved(STATE)) | {"archive/../../canary": b"x"}), ("leads out of the archive",)),
     "absolute.pth": (zipped(members(saved(STATE)) | {"/tmp/canary": b"x"}), ("leads out of the archive",)),
     "encrypted.pth": (encrypted(saved(STATE)), ("is encrypted",)),
+    "other-case.pth": (
+        zipped(members(saved(STATE)) | {"Archive/Data.pkl": pickle.dumps(Calls(os.system, COMMAND))}),
+        ("is there twice",),
+    ),
+    "no-name.pth": (saved(STATE).replace(b"archive/data.pkl", b"archive/\x80ata.pkl", 1), ("broken or truncated zip",)),
+    "claims-4-gb.pth": (claiming(saved(STATE), 4 * 10**9), ("its members claim 4,0", "a zip bomb?")),
     "no-torch.pth": (zipped({"a/b.txt": b"x"}), ("not one of torch.save",)),
     "truncated.pth": (saved(STATE)[:-80], ("broken or truncated zip",)),
     "truncated-legacy.pth": (saved(STATE, **LEGACY)[:120], ("broken",)),

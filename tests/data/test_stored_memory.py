@@ -85,7 +85,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (int(status["VmData"].split()[0]) * 102
 
 
 def test_it_is_gone_through_hashed_and_evaluated(large: Path) -> None:
-    """The untouched input and conflict read mapped values in chunks; a copy, as a control, finds no room."""
+    """Clean input and whole-modality stresses read mapped values in chunks; a copy, as a control, finds no room."""
     ran = under_a_cap(
         """
 dataset = read_stored(folder)
@@ -94,10 +94,10 @@ total = sum(float(test.rows(slice(i, i + 8)).audio.abs().sum()) for i in range(0
 print(len(test), test.audio.numel() * 4, total, len(dataset.fingerprint))
 inputs = Inputs(dataset, "test")
 runner = Runner(late_fusion(InputSpec(dataset.dims), late_fusion.presets["synth"]).eval(), inputs, 8)
-stress = Stress.parse("conflict")
-requests = [Request(stress, stress.grid("0,0.5"), (1111,))]
+stresses = [Stress.parse(text) for text in ("conflict", "missing", "missing-random", "missing-random:fill=mean")]
+requests = [Request(stress, stress.grid("0,0.5"), (1111,)) for stress in stresses]
 for cell in plan([Subject("late_fusion", 1, "c" * 64)], inputs.setting, requests):
-    print(cell.stress, len(runner.run(cell).y_pred))
+    print(cell.stress, cell.params, len(runner.run(cell).y_pred))
 try:
     test.audio.clone()
 except RuntimeError as error:
@@ -107,7 +107,8 @@ except RuntimeError as error:
     )
     assert ran.returncode == 0, ran.stderr
     values = f"{SAMPLES} {SAMPLES * STEPS * AUDIO * 4} 0.0 64"
-    assert ran.stdout.splitlines() == [values, f"clean {SAMPLES}", f"conflict {SAMPLES}", "True"]
+    cells = ["clean ", "conflict ", "missing ", "missing-random ", "missing-random fill=mean"]
+    assert ran.stdout.splitlines() == [values, *(f"{cell} {SAMPLES}" for cell in cells), "True"]
 
 
 def test_claims_of_40_gb_take_no_memory(tmp_path: Path) -> None:

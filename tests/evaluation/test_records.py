@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from corruptions import InputError
-from robustbench_msa.evaluation.cells import Cell, plan
+from robustbench_msa.atomic import place
+from robustbench_msa.evaluation.cells import Cell, Request, Subject, plan
 from robustbench_msa.evaluation.progress import progress_of
-from robustbench_msa.evaluation.records import recall, remember
+from robustbench_msa.evaluation.records import PLAN, recall, remember
 from robustbench_msa.evaluation.store import Store
 
 
@@ -186,8 +192,8 @@ def test_progress_counts_by_model_and_stress(store, subject, cells, request_a, s
         "planned": 5,
         "done": 3,
         "lines": [
-            {**who, "stress": "clean", "planned": 1, "done": 1},
-            {**who, "stress": "missing", "planned": 4, "done": 2},
+            {**who, "stress": "clean", "planned": 1, "done": 1, "failed": 0},
+            {**who, "stress": "missing", "planned": 4, "done": 2, "failed": 1},
         ],
         "failures": {cells[3].key: "RuntimeError: x"},
         "quarantined": 0,
@@ -196,6 +202,75 @@ def test_progress_counts_by_model_and_stress(store, subject, cells, request_a, s
     for cell in cells[3:]:
         store.write(cell, result_of(), runtime)
     assert progress_of(store.root).complete
+
+
+def test_many_training_seeds_stand_together(store, setting, request_a, result_of, runtime) -> None:
+    subjects = [Subject("late_fusion", 1, f"{i:064x}", "clean", i) for i in range(40)]
+    cells = plan(subjects, setting, [request_a])
+    remember(store, cells, [request_a], setting, about())
+    for cell in cells[:5]:  # all of the first seed
+        store.write(cell, result_of(), runtime)
+    store.write_failure(cells[5], "RuntimeError: x", "")
+    report = progress_of(store.root)
+    assert report.lines() == {
+        ("late_fusion", "clean", "40 seeds", "clean"): (1, 1, 40),
+        ("late_fusion", "clean", "40 seeds", "missing"): (4, 0, 160),
+    }
+    assert len(report.to_json()["lines"]) == 80
+    few = plan(subjects[:2], setting, [request_a])
+    apart = Store(store.root.parent / "apart")
+    remember(apart, few, [request_a], setting, about())
+    assert [who[2] for who in progress_of(apart.root).lines()] == ["0", "0", "1", "1"]
+
+
+def test_a_plan_of_an_earlier_version_is_read_and_written_anew(store, subject, cells, request_a, setting) -> None:
+    """It had one column with all fields of a cell as JSON."""
+    remember(store, cells, [request_a], setting, about())
+    rows = [{"key": cell.key, "cell": json.dumps({**asdict(cell), "unknown": 1})} for cell in cells]
+    store.write_table("plan", pa.Table.from_pylist(rows, schema=PLAN))
+    assert list(recall(store).cells) == cells
+    spectrum = [Request.from_json({"stress": "spectrum:told=true", "grid": "0,0.5x0,0.5", "seeds": [1111]})]
+    more = plan([replace(subject, train_seed=None)], setting, spectrum)
+    both = remember(store, more, spectrum, setting, about())
+    assert "cell" not in pq.read_schema(store.root / "plan" / "plan.parquet").names
+    assert list(both.cells[: len(cells)]) == [replace(cells[0], train_seed=None), *cells[1:]], "the later label counts"
+    assert both.cells == recall(Store(store.root)).cells
+    assert [cell.key for cell in both.cells] == [cell.key for cell in recall(Store(store.root)).cells]
+
+
+def test_a_plan_with_columns_of_a_later_version_is_read(store, cells, request_a, setting) -> None:
+    remember(store, cells, [request_a], setting, about())
+    path = store.root / "plan" / "plan.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("later", pa.array([1] * len(table))), path)
+    assert list(recall(store).cells) == cells
+    pq.write_table(table.drop_columns(["passes", "params"]), path)
+    assert list(recall(store).cells) == [replace(cell, params="") for cell in cells], (
+        "fields it lacks are as by default"
+    )
+
+
+def test_a_run_clears_up_after_dead_ones_and_after_nobody_else(store, cells, request_a, setting) -> None:
+    remember(store, cells, [request_a], setting, about())
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder, hour = store.root / ".tmp", 3600
+    folder.mkdir(exist_ok=True)
+    old = time.time() - 30 * hour
+    left = {
+        f".{'a' * 24}.parquet.tmp-{ended.pid}-{place()}": False,
+        f".{'b' * 24}.parquet.tmp-{os.getpid()}-{place()}": True,  # alive
+        f".{'c' * 24}.parquet.tmp-{ended.pid}-otherone": True,  # another machine's
+        f".{'d' * 24}.parquet.tmp-1": True,  # of an earlier version: nobody knows whose
+        "tmp-1": True,  # not ours
+    }
+    for name in left:
+        (folder / name).write_bytes(b"x")
+    forgotten = folder / f".{'e' * 24}.parquet.tmp-1-otherone"
+    forgotten.write_bytes(b"x")
+    os.utime(forgotten, (old, old))
+    remember(store, cells, [request_a], setting, about())
+    assert {path.name for path in folder.iterdir()} == {name for name, stays in left.items() if stays}
 
 
 def test_inputs_that_depend_on_the_model_get_a_folder_of_their_own(

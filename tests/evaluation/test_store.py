@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,72 @@ def test_runtime_is_apart(store, cell, result_of, runtime) -> None:
     assert row["batch_size"] == 256
     assert "batch_size" not in frame_of(store, cell)
     assert store.runtime([]).num_rows == 0
+
+
+def test_runtime_of_an_earlier_version_is_read_too(store, cell, setting, subject, result_of, runtime) -> None:
+    """It was a Parquet file a cell; where a cell ran again later, that counts."""
+    clean = clean_cell(subject, setting)
+    store.write(clean, result_of(), replace(runtime, finished="2026-01-02", device="later"))
+    for key in (cell.key, clean.key):
+        row = pa.Table.from_pylist([{"key": key, **asdict(replace(runtime, device="earlier"))}], schema=RUNTIME)
+        pq.write_table(row, store.root / "runtime" / f"{key}.parquet")
+    expected = [(cell.key, "earlier"), (clean.key, "later")]
+    assert [(row["key"], row["device"]) for row in store.runtime([cell.key, clean.key]).to_pylist()] == expected
+    assert store.log.merge_single() == 2
+    assert [path.suffix for path in (store.root / "runtime").iterdir()] == [".jsonl"]
+    assert [(row["key"], row["device"]) for row in store.runtime([cell.key, clean.key]).to_pylist()] == expected
+
+
+def test_a_log_that_was_cut_short_loses_its_last_line_only(store, cell, setting, subject, result_of, runtime) -> None:
+    clean = clean_cell(subject, setting)
+    store.write(clean, result_of(), runtime)
+    store.write(cell, result_of(), runtime)
+    (log,) = (store.root / "runtime").iterdir()
+    log.write_bytes(log.read_bytes()[:-20])
+    (store.root / "runtime" / "1-other.jsonl").write_bytes(b'\xff\n[1]\n{"no": "key"}\n\n')
+    assert [row["key"] for row in store.runtime([cell.key, clean.key]).to_pylist()] == [clean.key]
+    assert store.done([cell.key, clean.key]) == {cell.key, clean.key}
+
+
+def test_a_log_that_cannot_be_written_costs_no_cell(store, cell, result_of, runtime) -> None:
+    store.root.mkdir()
+    (store.root / "runtime").write_bytes(b"a file in the way")
+    store.write(cell, result_of(), runtime)
+    assert store.done([cell.key]) == {cell.key}
+
+
+def test_files_that_did_not_change_are_not_opened_again(store, cell, result_of, runtime, monkeypatch) -> None:
+    from robustbench_msa.evaluation import store as module
+
+    store.write(cell, result_of(), runtime)
+    monkeypatch.setattr(module, "QUIET", 0)
+    opened: list[str] = []
+    monkeypatch.setattr(module, "why_unusable", lambda path, key: opened.append(key))
+    fresh = Store(store.root)
+    assert fresh.done([cell.key]) == {cell.key}
+    assert opened == [], "its writer noted what it looks like"
+    status = store.path(cell.key).stat()
+    os.utime(store.path(cell.key), ns=(status.st_atime_ns, status.st_mtime_ns - 10**9))
+    assert fresh.done([cell.key]) == {cell.key}
+    assert opened == [cell.key], "another time: it is looked into"
+    assert fresh.done([cell.key]) == {cell.key}
+    assert opened == [cell.key], "and known from then on"
+    store.path(cell.key).write_bytes(b"short")
+    monkeypatch.undo()
+    assert fresh.done([cell.key]) == set(), "another size"
+
+
+def test_temporary_files_are_never_among_the_predictions(store, cell, result_of, runtime, monkeypatch) -> None:
+    """polars reads every file of a folder, whatever it is called."""
+    real, seen = os.replace, []
+
+    def watching(source: Any, target: Any) -> None:
+        seen.append(Path(source).parent.name)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", watching)
+    store.write(cell, result_of(), runtime)
+    assert seen == [".tmp"]
 
 
 def test_the_same_result_has_the_same_bytes(store, cell, result_of, runtime, tmp_path: Path) -> None:

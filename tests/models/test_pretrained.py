@@ -157,6 +157,14 @@ def test_settings_of_a_strangers_checkpoint_are_checked_too(settings: str) -> No
         build(settings)
 
 
+@pytest.mark.parametrize("sizes", [{"dim": 2**17, "hidden_dim": 2**17}, {"vocab_size": 2**17, "dim": 2**13}])
+def test_settings_that_ask_for_too_much_are_refused_before_memory_is_taken(sizes: dict[str, int]) -> None:
+    """The first asks for 429 GB, and nothing stands in the way of a frozen encoder's shapes but its settings."""
+    settings = {"model_type": "distilbert", "n_layers": 1, "n_heads": 2, **sizes}
+    with pytest.raises(InputError, match=r"its settings ask for [0-9,]+ parameters, more than 536,870,912"):
+        build(json.dumps(settings))
+
+
 def test_folders_come_first_then_shelves(encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find(str(encoder_folder)) == encoder_folder
     monkeypatch.setenv("MSABENCH_BACKBONES", f"{tmp_path}{os.pathsep}{encoder_folder.parent}")
