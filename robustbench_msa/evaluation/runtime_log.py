@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class Runtime:
     msabench: str
 
 
+_KINDS = {"key": str, **{f.name: {"int": int, "float": float}.get(str(f.type), str) for f in fields(Runtime)}}
+"""What a line of a log has, and of which type."""
+
+
 class RuntimeLog:
     """The logs of a run's folder, and the one that this process appends to."""
 
@@ -64,8 +68,8 @@ class RuntimeLog:
         """Of each cell, its file as it was when it was written last."""
         found: dict[str, Stamp] = {}
         for entry in self._entries():
-            if isinstance(entry.get("bytes"), int) and isinstance(entry.get("mtime_ns"), int):
-                stamp = entry["bytes"], entry["mtime_ns"]
+            if isinstance(size := entry.get("bytes"), int) and isinstance(time := entry.get("mtime_ns"), int):
+                stamp = size, time
                 found[entry["key"]] = max(stamp, found.get(entry["key"], (0, 0)), key=lambda s: s[1])
         return found
 
@@ -76,24 +80,24 @@ class RuntimeLog:
         latest: dict[str, dict[str, Any]] = {}
         for row in [*self._single(keys), *self._entries()]:
             known = latest.get(row["key"])
-            if row["key"] in wanted and (known is None or str(known["finished"]) <= str(row.get("finished", ""))):
+            if row["key"] in wanted and (known is None or known["finished"] <= row["finished"]):
                 latest[row["key"]] = row
         rows = [{name: latest[key].get(name) for name in RUNTIME.names} for key in keys if key in latest]
         return pa.Table.from_pylist(rows, schema=RUNTIME)
 
     def merge_single(self) -> int:
         """Gather the files of single cells, as they were written before there were logs, in one. How many it were."""
-        names = [path.stem for path in self._single_files()]
-        if not names:
+        rows = self._single([path.stem for path in self._single_files()])
+        if not rows:
             return 0
         with self.own.open("ab") as file:
-            for row in self._single(names):
+            for row in rows:
                 file.write(json.dumps(row).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        for name in names:
-            (self.folder / f"{name}.parquet").unlink(missing_ok=True)
-        return len(names)
+        for row in rows:
+            (self.folder / f"{row['key']}.parquet").unlink(missing_ok=True)
+        return len(rows)
 
     def _single_files(self) -> list[Path]:
         return sorted(self.folder.glob("[!.]*.parquet"))
@@ -103,8 +107,11 @@ class RuntimeLog:
         paths = [there[key] for key in keys if key in there]
         if not paths:
             return []
-        found: list[dict[str, Any]] = pads.dataset(paths, schema=RUNTIME, format="parquet").to_table().to_pylist()
-        return found
+        try:
+            rows = pads.dataset(paths, schema=RUNTIME, format="parquet").to_table().to_pylist()
+        except (pa.ArrowException, OSError):  # one of them is damaged
+            return []
+        return [row for row in rows if _is_entry(row)]
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         for path in sorted(self.folder.glob("*.jsonl")):
@@ -113,5 +120,13 @@ class RuntimeLog:
                     entry = json.loads(line)
                 except (ValueError, RecursionError):
                     continue
-                if isinstance(entry, dict) and isinstance(entry.get("key"), str):
+                if _is_entry(entry):
                     yield entry
+
+
+def _is_entry(entry: Any) -> bool:
+    """Is a line what ``append`` writes, or a row of the older files?"""
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(name), kind) and (kind is not int or 0 <= entry[name] < 2**63)
+        for name, kind in _KINDS.items()
+    )

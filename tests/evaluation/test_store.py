@@ -129,6 +129,17 @@ def test_a_log_that_was_cut_short_loses_its_last_line_only(store, cell, setting,
     assert store.done([cell.key, clean.key]) == {cell.key, clean.key}
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"host": 7}, {"finished": None}, {"seconds": "1"}, {"threads": 2**63}, {"batch_size": -1}, {"device": []}]
+)
+def test_a_line_of_another_kind_is_no_runtime(wrong, store, cell, result_of, runtime) -> None:
+    store.write(cell, result_of(), runtime)
+    line = json.dumps({"key": cell.key, **asdict(replace(runtime, finished="9999")), **wrong})
+    (store.root / "runtime" / "1-other.jsonl").write_text(f"{line}\n{'[' * 100_000}\n", "utf-8")
+    (store.root / "runtime" / f"{cell.key}.parquet").write_bytes(b"PAR1 and no more")
+    assert [row["finished"] for row in store.runtime([cell.key]).to_pylist()] == [runtime.finished]
+
+
 def test_a_log_that_cannot_be_written_costs_no_cell(store, cell, result_of, runtime) -> None:
     store.root.mkdir()
     (store.root / "runtime").write_bytes(b"a file in the way")
