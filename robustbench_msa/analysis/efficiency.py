@@ -30,6 +30,7 @@ from corruptions.batch import Derived
 from robustbench_msa.models.checkpoint import load_model, read_checkpoint
 from robustbench_msa.models.contract import InputSpec, MSAModel
 from robustbench_msa.models.registry import model_class
+from robustbench_msa.models.shapes import shapes_only
 from robustbench_msa.models.text_backbone import TokenTextModel
 
 MIB = 2**20
@@ -94,7 +95,7 @@ class Subject:
 
     def hollow(self) -> MSAModel:
         """Without weights: it takes no memory but for what building imports."""
-        with torch.device("meta"):
+        with shapes_only():
             return self._new()
 
     def _new(self) -> MSAModel:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats as distributions
+from scipy.special import stdtr
 
 from corruptions import InputError
 from robustbench_msa.analysis.bootstrap import LEVEL, SEED, critical_values, p_values
@@ -59,7 +59,7 @@ def difference(a: Score, b: Score, weights: Array, level: float = LEVEL) -> Diff
         p = p_values(value / error, pooled, weights)
     else:
         freedom = found.degrees_of_freedom
-        p = 2 * distributions.t.sf(np.abs(value) / error, freedom)
+        p = 2 * stdtr(freedom, -np.abs(value) / error)
     return Difference(value, low, high, p, error, np.where(differs, freedom, np.nan), claim_of(a, b))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import stdtrit
 
 from corruptions import InputError
 from robustbench_msa.analysis.jackknife import standard_error
@@ -44,5 +44,5 @@ def mdd(a: Score, b: Score | None = None, power: float = 0.8, alpha: float = 0.0
 
 def detectable(error: Array, degrees_of_freedom: Array, power: float = 0.8, alpha: float = 0.05) -> Array:
     """The same from a standard error and its degrees of freedom, such as a ``paired.Difference`` has."""
-    t = distributions.t.ppf(1 - alpha / 2, degrees_of_freedom) + distributions.t.ppf(power, degrees_of_freedom)
+    t = stdtrit(degrees_of_freedom, 1 - alpha / 2) + stdtrit(degrees_of_freedom, power)
     return np.asarray(t * error)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import stdtrit
 
 from corruptions import InputError
 from robustbench_msa.analysis.bootstrap import LEVEL
@@ -157,7 +157,7 @@ def uncertainty(scores: Sequence[Score], pooled: Array, critical: Array, level: 
     methods = [score for score in scores if score.n_train_seeds > 1]
     if not methods or n_groups < 2:
         return Uncertainty(groups, critical * groups, None)
-    widened = (groups * critical / distributions.t.ppf((1 + level) / 2, n_groups - 1)) ** 2
+    widened = (groups * critical / stdtrit(n_groups - 1, (1 + level) / 2)) ** 2
     variance, square = widened, widened**2 / (n_groups - 1)
     for score in methods:
         n = score.n_train_seeds
@@ -167,7 +167,7 @@ def uncertainty(scores: Sequence[Score], pooled: Array, critical: Array, level: 
     known = square > 0
     freedom = np.clip(np.where(known, variance**2 / np.where(known, square, 1), 1), 1, n_groups - 1)
     error = np.sqrt(variance)
-    return Uncertainty(error, distributions.t.ppf((1 + level) / 2, freedom) * error, freedom)
+    return Uncertainty(error, stdtrit(freedom, (1 + level) / 2) * error, freedom)
 
 
 def _ratio(numerator: Array, denominator: int) -> Array:

@@ -25,6 +25,7 @@ from robustbench_msa import atomic
 from robustbench_msa.models.checkpoint_config import FORMAT, NAME, RECIPE, check_config, one_line, read_config
 from robustbench_msa.models.contract import InputSpec, MSAModel
 from robustbench_msa.models.registry import TOKENS, model_class
+from robustbench_msa.models.shapes import shapes_only
 from robustbench_msa.models.text_backbone import TokenTextModel
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -156,7 +157,7 @@ def load_model(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> MS
     tensors = _parse_weights(checkpoint.path / WEIGHTS, data)
     if sha256 != checkpoint.weights_sha256 or sha256 != checkpoint.config.get("weights_sha256", sha256):
         raise InputError(f"{where}: {WEIGHTS} is not the file that {CONFIG} was written with; copy or train it again")
-    with torch.device("meta"):  # shapes without memory
+    with shapes_only():
         expected = _build(where, cls, checkpoint.config["arguments"]).state_dict()
     if difference := _difference(expected, tensors):
         raise InputError(f"{where}: the weights do not fit the model: {difference}")

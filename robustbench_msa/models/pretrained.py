@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from corruptions.errors import InputError
 from robustbench_msa.models.checkpoint_config import MAX_ARGUMENT, one_line
+from robustbench_msa.models.shapes import shapes_only
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SHELVES = "MSABENCH_BACKBONES"
@@ -111,7 +112,7 @@ def build(settings: str) -> nn.Module:
     except (ValueError, RecursionError) as error:
         raise InputError(f"text backbone: its settings are not JSON ({one_line(error)})") from None
     config = _transformers_config(_checked(values))
-    with torch.device("meta"):  # counted before it takes any memory: a line of JSON can ask for any size
+    with shapes_only():  # counted before it takes any memory: a line of JSON can ask for any size
         count = sum(parameter.numel() for parameter in _built(config).parameters())
     if count > MAX_PARAMETERS:
         raise InputError(f"text backbone: its settings ask for {count:,} parameters, more than {MAX_PARAMETERS:,}")

@@ -19,6 +19,7 @@ from robustbench_msa.models.checkpoint import CONFIG, Checkpoint, folder_of, rea
 from robustbench_msa.models.classes import num_classes_of
 from robustbench_msa.models.contract import InputSpec, MSAModel, Optimisation
 from robustbench_msa.models.registry import TOKENS, model_class
+from robustbench_msa.models.shapes import shapes_only
 from robustbench_msa.models.text_backbone import TokenTextModel, with_backbone
 from robustbench_msa.training.loop import LOOP_VERSION, Fitted, Job, Progress, criterion_of, fit, predict, repeatable
 from robustbench_msa.training.recipes import Recipe, parse_recipe
@@ -99,7 +100,7 @@ def train(
     if issubclass(cls, TokenTextModel):
         config = with_backbone(config)
     spec = spec_of(dataset)
-    with torch.device("meta"):  # what this model reads of the derived inputs; the rest is no part of it
+    with shapes_only():  # what this model reads of the derived inputs; the rest is no part of it
         reads = cls(spec, config).derived_inputs()
     spec = replace(spec, derived={name: spec.derived[name] for name in reads})
     identity = _identity(cls, spec, config, optimisation, dataset, parsed, seed)
