@@ -19,7 +19,6 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from robustbench_msa.data.dataset import SPLITS, Dataset
@@ -47,6 +46,8 @@ def cuts() -> tuple[float, float]:
 def _upper_tercile(model: SynthModel) -> float:
     """y* is a Gaussian shifted by the product of the signs, +a_s or -a_s, each half of the time."""
     spread = np.sqrt(model.a_redundant**2 + sum(a**2 for a in model.a_unique) + model.noise**2)
+
+    from scipy.optimize import brentq  # half a second, for a number that this dataset alone needs
 
     def beyond(y: float) -> float:
         return float((ndtr((y - model.a_synergy) / spread) + ndtr((y + model.a_synergy) / spread)) / 2 - 2 / 3)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 def seed_all(seed: int) -> None:
     """Every global generator a model may draw from."""
-    torch.manual_seed(seed)  # CUDA's too
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # before that, torch.manual_seed would keep every call with its traceback
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  # the global one is what is meant
 
