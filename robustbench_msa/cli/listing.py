@@ -16,13 +16,17 @@ _VALIDATED = {"valid MAE": "mae", "valid Corr": "corr", "valid Acc": "acc", "val
 
 @app.command()
 def models(as_json: Json = False) -> None:
-    """Models that can be trained and evaluated, and the references."""
+    """Models that can be trained and evaluated, the references, and what installed plug-ins offer.
+
+    Beside these --model takes FILE.py:FUNCTION (msabench init-adapter) and mmsa:NAME (docs/mmsa.md).
+    """
     from robustbench_msa.models.registry import MODELS, model_class
 
     classes = [model_class(name) for name in MODELS]
     rows = [{"name": c.name, "presets": ", ".join(c.presets), "paper": c.paper} for c in classes]
     rows.append({"name": "chance", "presets": "", "paper": "the best constant of the training labels"})
     rows.append({"name": "oracle", "presets": "", "paper": "the exact Bayes decision (synthetic data only)"})
+    rows += [{"name": name, "presets": "", "paper": what} for name, what in _offered("msabench.models").items()]
     _show(rows, ["name", "presets", "paper"], as_json)
 
 
@@ -36,16 +40,16 @@ def datasets(as_json: Json = False) -> None:
 
 @app.command()
 def stresses(as_json: Json = False) -> None:
-    """Stressors with their severity axes, default grids and parameters."""
+    """Stressors with their severity axes, default grids and parameters, and what installed plug-ins offer."""
     from rich.padding import Padding
     from rich.text import Text
 
     from corruptions.registry import describe
     from robustbench_msa.cli.display import console, say
 
-    rows = describe()
+    rows, offered = describe(), _offered("msabench.stressors")
     if as_json:
-        _show(rows, [], as_json)
+        _show([*rows, *({"name": name, "summary": what} for name, what in offered.items())], [], as_json)
         return
     for row in rows:
         console.print(f"[bold]{row['name']}[/bold]  {row['axis']}, default {row['default_grid']}", highlight=False)
@@ -53,6 +57,8 @@ def stresses(as_json: Json = False) -> None:
         about = f"{told}; {row['parameters']}" if row["parameters"] else told
         for text in (f"{row['summary']} ({about})", row["formula"]):
             console.print(Padding(Text(text, style="dim"), (0, 0, 0, 4)))
+    for name, what in offered.items():
+        say(f"{name}  {what}")
     say("On some modalities alone: --stress noise --modalities audio. One after the other: --stress noise+missing")
 
 
@@ -126,6 +132,13 @@ def published(as_json: Json = False) -> None:
     if not as_json:
         for name, title in PAPERS.items():
             say(f"{name}: {title}")
+
+
+def _offered(group: str) -> dict[str, str]:
+    """What plug-ins offer, by name; none of them is run for that."""
+    from robustbench_msa.plugins import entry_points
+
+    return {name: f"a plug-in ({entry.value})" for name, entry in entry_points(group).items()}
 
 
 def _show(rows: Sequence[Any], columns: list[str], as_json: bool) -> None:

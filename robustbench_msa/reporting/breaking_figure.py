@@ -20,10 +20,10 @@ _HATCHES = ("", "////", "....", "xxxx", "----", "||||")
 _LEAST = 1.3  # inches: the narrowest panel
 
 
-def modalities_figure(table: pd.DataFrame, width: float | None = None) -> Figure:
+def modalities_figure(table: pd.DataFrame, width: float | None = None, profile: str = "mosi") -> Figure:
     """A panel a stress, a bar for each modality that is hit alone and each line, at the hardest point that was run.
 
-    table: ``BreakingInfo.modalities`` with a column ``who``, the line's name; width: inches.
+    table: ``BreakingInfo.modalities`` with a column ``who``, the line's name; width: inches; profile: of the metrics.
     """
     table = table.assign(what=_hits(table))
     who, what = list(dict.fromkeys(table["who"])), list(dict.fromkeys(table["what"]))
@@ -36,7 +36,7 @@ def modalities_figure(table: pd.DataFrame, width: float | None = None) -> Figure
             rows = table[table["what"] == hit]
             _draw_bars(ax, rows[~rows.duplicated(["who", "modality"], keep="last")], who)
             ax.set_title(style.wrapped(hit, width / len(what) - 0.3))
-            ax.set_xlabel("MAE added ↓")
+            ax.set_xlabel(f"{names.error_name(profile)} added ↓")
         axes[0].set_yticks(range(3), MODALITIES)
         axes[0].set_ylim(2.5, -0.5)
         axes[0].set_ylabel("modality hit alone")
@@ -46,14 +46,15 @@ def modalities_figure(table: pd.DataFrame, width: float | None = None) -> Figure
     return figure
 
 
-def flips_figure(table: pd.DataFrame, width: float | None = None) -> Figure:
-    """The share of samples whose predicted sign is not the clean one, against severity.
+def flips_figure(table: pd.DataFrame, width: float | None = None, profile: str = "mosi") -> Figure:
+    """The share of samples whose predicted sign (of classes: class) is not the clean one, against severity.
 
-    table: ``BreakingInfo.shares`` with a column ``who``; width: inches.
+    table: ``BreakingInfo.shares`` with a column ``who``; width: inches; profile: of the metrics.
     """
     series = Series("who", list(dict.fromkeys(table["who"])), "flipped", "flipped_low", "flipped_high")
-    row = against_severity(table, "samples whose predicted\nsign flips ↓", series, percent=True)
-    return page("Flipped signs", slices_of(table), [row], width)
+    what = names.flip_name(profile)
+    row = against_severity(table, f"samples whose predicted\n{what} flips ↓", series, percent=True)
+    return page("Flipped classes" if what == "class" else "Flipped signs", slices_of(table), [row], width)
 
 
 def _draw_bars(ax: Axes, rows: pd.DataFrame, who: Sequence[str]) -> None:

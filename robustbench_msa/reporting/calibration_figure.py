@@ -23,11 +23,12 @@ from robustbench_msa.reporting.inside_panels import (
     page,
     slices_of,
 )
+from robustbench_msa.reporting.names import error_name
 
 _BY: Mapping[str, str] = {"variance": "predicted variance", "r": "mean r", "routing": "entropy of routing"}
 
 
-def calibration_figure(title: str, info: CalibrationInfo, width: float | None = None) -> Figure:
+def calibration_figure(title: str, info: CalibrationInfo, width: float | None = None, profile: str = "mosi") -> Figure:
     """Mean NLL and coverage against severity; sparsification at the points of the smallest and the largest MAE.
 
     info: of one line.
@@ -37,15 +38,15 @@ def calibration_figure(title: str, info: CalibrationInfo, width: float | None = 
     rows = [
         against_severity(info.points.assign(what="mean NLL"), "NLL in nats ↓", nll),
         against_severity(info.coverage, "labels within\nthe interval", coverage, percent=True, levels=LEVELS),
-        Row("MAE of the rest ↓", partial(_draw_sparsification, info), "share of samples dropped"),
+        Row(f"{error_name(profile)} of the rest ↓", partial(_draw_sparsification, info), "share of samples dropped"),
     ]
     return page(f"{title}: predicted variance", slices_of(info.points), rows, width)
 
 
-def risk_figure(title: str, info: RiskInfo, width: float | None = None) -> Figure:
-    """MAE of the most confident samples, at the points of the smallest and the largest MAE. info: of one line."""
+def risk_figure(title: str, info: RiskInfo, width: float | None = None, profile: str = "mosi") -> Figure:
+    """Error of the most confident samples, at the points of the smallest and the largest. info: of one line."""
     rows = [
-        Row(f"MAE, {what} ↓", partial(_draw_risk, info, end), "coverage (share kept)")
+        Row(f"{error_name(profile)}, {what} ↓", partial(_draw_risk, info, end), "coverage (share kept)")
         for end, what in enumerate(("easiest point", "hardest point"))
     ]
     return page(f"{title}: risk and coverage", slices_of(info.curves), rows, width)

@@ -34,6 +34,7 @@ from robustbench_msa.reporting.curves_figure import CurvesInfo, curves_figure, c
 from robustbench_msa.reporting.difference_figure import difference_figure, difference_info
 from robustbench_msa.reporting.entries import Entry
 from robustbench_msa.reporting.experts_figure import experts_figure, features_figure, first_point
+from robustbench_msa.reporting.inside_figures import profile_of
 from robustbench_msa.reporting.inside_panels import signed
 from robustbench_msa.reporting.landscape_figure import landscape_figure, landscape_info
 from robustbench_msa.reporting.reliability_figure import reliability_figure
@@ -65,6 +66,10 @@ class Source:
     @cached_property
     def breaking(self) -> BreakingInfo:
         return breaking_info(self.run)
+
+    @cached_property
+    def profile(self) -> str:
+        return profile_of(self.run)
 
     @property
     def metric(self) -> str:
@@ -135,7 +140,7 @@ def comparison(source: Source) -> Shown:
 
 
 def routing(source: Source) -> Shown:
-    title, rows = _one(routing_table(source.run), "rider_moe")
+    title, rows = _one(routing_table(source.run, ["rider_moe"]), "rider_moe")
     rows = rows[rows["extra"] == rows["extra"].iloc[0]]
     stress = next((name for name in ("missing", "noise") if (rows["stress"] == name).any()), rows["stress"].iloc[0])
     some = rows[rows["stress"] == stress]
@@ -150,7 +155,7 @@ def routing(source: Source) -> Shown:
 
 
 def reliability(source: Source) -> Shown:
-    info = reliability_info(source.run)
+    info = reliability_info(source.run, ["qa_moe"])
     title, levels = _one(info.levels, "qa_moe")
     mine = ReliabilityInfo(levels, *(_rows(table, levels) for table in info[1:]))
     told = []
@@ -160,31 +165,33 @@ def reliability(source: Source) -> Shown:
         found = rows.set_index("score")["rank_correlation"]
         values = ", ".join(f"{m} {signed(float(found[m]))}" for m in ("text", "audio", "vision") if m in found)
         told.append(f"{names.stress_title(str(stress), str(params))}: {values}")
-    return reliability_figure(title, mine), f"Spearman's correlation of r with severity. {'; '.join(told)}."
+    figure = reliability_figure(title, mine, profile=source.profile)
+    return figure, f"Spearman's correlation of r with severity. {'; '.join(told)}."
 
 
 def calibration(source: Source) -> Shown:
-    info = calibration_info(source.run)
+    info = calibration_info(source.run, ["qa_moe"])
     title, points = _one(info.points, "qa_moe")
     mine = CalibrationInfo(points, *(_rows(table, points) for table in info[1:]))
     nine = mine.coverage[mine.coverage["level"] == 0.9]
     low, high = float(nine["coverage"].min()), float(nine["coverage"].max())
-    return calibration_figure(title, mine), (
+    return calibration_figure(title, mine, profile=source.profile), (
         f"Intervals that should hold 90 % of the labels hold {100 * low:.0f} to {100 * high:.0f} %, over all points."
     )
 
 
 def risk(source: Source) -> Shown:
-    info = risk_info(source.run)
+    info = risk_info(source.run, models=["rider_moe"])
     title, rows = _one(info.curves, "rider_moe")
     mine = RiskInfo(rows, _rows(info.areas, rows))
     gains = mine.areas.groupby("confidence", sort=False)["gain"].mean().sort_values(ascending=False)
     told = ", ".join(f"{name} {signed(float(gain))}" for name, gain in gains.items())
-    return risk_figure(title, mine), f"Gain over a random order, mean over all points (1: the true order): {told}."
+    figure = risk_figure(title, mine, profile=source.profile)
+    return figure, f"Gain over a random order, mean over all points (1: the true order): {told}."
 
 
 def experts(source: Source) -> Shown:
-    title, rows = _one(factor_table(source.run), "rider_moe")
+    title, rows = _one(factor_table(source.run, ["rider_moe"]), "rider_moe")
     drawn, _ = first_point(rows)
     told = []
     for output, mine in drawn.groupby("output", sort=False):
@@ -202,7 +209,8 @@ def breaking_modalities(source: Source) -> Shown:
     for modality in MODALITIES:
         mine = rows[rows["modality"] == modality]
         told.append(f"{modality} {float(mine['mae_added'].min()):.2f} to {float(mine['mae_added'].max()):.2f}")
-    return modalities_figure(rows), f"MAE added by the loss of one modality, over the models shown: {'; '.join(told)}."
+    what = f"Added by the loss of one modality ({names.error_name(source.profile)}), over the models shown"
+    return modalities_figure(rows, profile=source.profile), f"{what}: {'; '.join(told)}."
 
 
 def breaking_flips(source: Source) -> Shown:
@@ -214,7 +222,8 @@ def breaking_flips(source: Source) -> Shown:
     for stress, mine in rows.groupby("stress", sort=False):
         last = mine[mine["severity"] == max(mine["severity"], key=float)]["flipped"]
         told.append(f"{names.stress_title(str(stress))} {100 * last.min():.0f} to {100 * last.max():.0f} %")
-    return flips_figure(rows), f"Flipped signs at the largest severity, over the models shown: {'; '.join(told)}."
+    what = f"Samples whose {names.flip_name(source.profile)} flips at the largest severity, over the models shown"
+    return flips_figure(rows, profile=source.profile), f"{what}: {'; '.join(told)}."
 
 
 def features(source: Source) -> Shown:

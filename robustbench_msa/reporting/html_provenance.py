@@ -124,14 +124,22 @@ def _checkpoints(manifests: Sequence[dict[str, Any]]) -> list[Checkpoint]:
     return sorted(made, key=lambda c: (c.model in names.REFERENCES, c.model, c.recipe, c.train_seed, c.identity))
 
 
+def _selected(chosen: dict[str, Any]) -> str:
+    """By what, on which split, and the value, as far as these are known.
+
+    >>> _selected({"by": "mae", "split": "valid", "value": 0.75}), _selected({"split": "test"})
+    ('mae of valid: 0.7500', 'on test')
+    """
+    by, split, value = (chosen.get(name) for name in ("by", "split", "value"))
+    text = f"{by} of {split}" if by and split else f"on {split}" if split else str(by or "")
+    shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return text if value is None else f"{text}: {shown}"
+
+
 def _checkpoint(identity: str, about: dict[str, Any]) -> Checkpoint:
     known = {name: "" if about.get(name) is None else str(about[name]) for name in ("model", "recipe", "train_seed")}
     chosen = about.get("selection")
-    selection = str(chosen or "")
-    if isinstance(chosen, dict):
-        value = chosen.get("value")
-        value = f"{value:.4f}" if isinstance(value, float) else value
-        selection = f"{chosen.get('by', '')} of {chosen.get('split', '')}: {value}"
+    selection = _selected(chosen) if isinstance(chosen, dict) else str(chosen or "")
     parameters = about.get("parameters")
     return Checkpoint(
         **known,

@@ -23,6 +23,8 @@ from robustbench_msa.analysis.inside.reliability import ReliabilityInfo, reliabi
 from robustbench_msa.analysis.inside.risk import RiskInfo, risk_info
 from robustbench_msa.analysis.inside.routing import routing_table
 from robustbench_msa.atomic import write_bytes
+from robustbench_msa.evaluation.records import recall
+from robustbench_msa.evaluation.store import Store
 from robustbench_msa.reporting import choice, entries
 from robustbench_msa.reporting.breaking_figure import flips_figure, modalities_figure
 from robustbench_msa.reporting.calibration_figure import calibration_figure, risk_figure
@@ -45,10 +47,10 @@ def draw_routing(run: Path, out: Path, models: Names = None, width: float | None
 
 def draw_reliability(run: Path, out: Path, models: Names = None, width: float | None = None) -> list[Path]:
     """``reliability-<line>`` (CSV: levels), and tables ``-correlations`` and ``-bins``."""
-    info, stems = reliability_info(run, _models(models)), []
+    info, profile, stems = reliability_info(run, _models(models)), profile_of(run), []
     for line, title, levels in _lines(info.levels, models):
         mine = ReliabilityInfo(levels, *(_same(levels, table) for table in info[1:]))
-        stems.append(_save(reliability_figure(title, mine, width), levels, out / f"reliability-{line}"))
+        stems.append(_save(reliability_figure(title, mine, width, profile), levels, out / f"reliability-{line}"))
         _write(mine.correlations, stems[-1], "correlations")
         _write(mine.bins, stems[-1], "bins")
     return stems
@@ -56,10 +58,10 @@ def draw_reliability(run: Path, out: Path, models: Names = None, width: float | 
 
 def draw_calibration(run: Path, out: Path, models: Names = None, width: float | None = None) -> list[Path]:
     """``calibration-<line>`` (CSV: points), and tables ``-coverage`` and ``-sparsification``."""
-    info, stems = calibration_info(run, _models(models)), []
+    info, profile, stems = calibration_info(run, _models(models)), profile_of(run), []
     for line, title, points in _lines(info.points, models):
         mine = CalibrationInfo(points, *(_same(points, table) for table in info[1:]))
-        stems.append(_save(calibration_figure(title, mine, width), points, out / f"calibration-{line}"))
+        stems.append(_save(calibration_figure(title, mine, width, profile), points, out / f"calibration-{line}"))
         _write(mine.coverage, stems[-1], "coverage")
         _write(mine.sparsification, stems[-1], "sparsification")
     return stems
@@ -67,10 +69,10 @@ def draw_calibration(run: Path, out: Path, models: Names = None, width: float | 
 
 def draw_risk(run: Path, out: Path, models: Names = None, width: float | None = None) -> list[Path]:
     """``risk-<line>`` (CSV: curves), and the table ``-areas``."""
-    info, stems = risk_info(run, models=_models(models)), []
+    info, profile, stems = risk_info(run, models=_models(models)), profile_of(run), []
     for line, title, curves in _lines(info.curves, models):
         mine = RiskInfo(curves, _same(curves, info.areas))
-        stems.append(_save(risk_figure(title, mine, width), curves, out / f"risk-{line}"))
+        stems.append(_save(risk_figure(title, mine, width, profile), curves, out / f"risk-{line}"))
         _write(mine.areas, stems[-1], "areas")
     return stems
 
@@ -88,19 +90,24 @@ def draw_breaking(run: Path, out: Path, models: Names = None, width: float | Non
 
     Drawn are the lines that would be coloured (``choice.coloured``); the tables have all of them.
     """
-    info, stems = breaking_info(run), []
+    info, profile, stems = breaking_info(run), profile_of(run), []
     if not info.modalities.empty:
         drawn = _coloured(info.modalities, models)
-        stems.append(_save(modalities_figure(drawn, width), info.modalities, out / "breaking-modalities"))
+        stems.append(_save(modalities_figure(drawn, width, profile), info.modalities, out / "breaking-modalities"))
     if not info.shares.empty:
         drawn = _coloured(info.shares, models)
-        stems.append(_save(flips_figure(drawn, width), info.shares, out / "breaking-flips"))
+        stems.append(_save(flips_figure(drawn, width, profile), info.shares, out / "breaking-flips"))
         _write(info.flips, stems[-1], "first")
     if not stems:
         raise InputError(
             f"{run}: nothing that breaks one modality or has one severity axis; run missing-fixed, noise or missing"
         )
     return stems
+
+
+def profile_of(run: Path) -> str:
+    """The metric profile of a run's dataset."""
+    return recall(Store(run)).profile
 
 
 def _models(names: Names) -> list[str]:

@@ -20,9 +20,10 @@ from robustbench_msa.reporting.inside_panels import (
     signed,
     slices_of,
 )
+from robustbench_msa.reporting.names import error_name
 
 
-def reliability_figure(title: str, info: ReliabilityInfo, width: float | None = None) -> Figure:
+def reliability_figure(title: str, info: ReliabilityInfo, width: float | None = None, profile: str = "mosi") -> Figure:
     """Mean r_m at every point, Spearman's correlations in the titles, and MAE by fifths of the samples of all points.
 
     info: of one line.
@@ -31,7 +32,7 @@ def reliability_figure(title: str, info: ReliabilityInfo, width: float | None = 
     series = Series("score", MODALITIES, "r", "r_low", "r_high")
     rows = [
         against_severity(levels, "mean r", series),
-        Row("MAE of a fifth\nof samples ↓", partial(_draw_bins, info.bins), "mean r of the fifth"),
+        Row(f"{error_name(profile)} of a fifth\nof samples ↓", partial(_draw_bins, info.bins), "mean r of the fifth"),
     ]
     slices = [_with_correlations(slice_, info.correlations) for slice_ in slices_of(levels)]
     return page(f"{title}: reliability score r", slices, rows, width, least=1.4)

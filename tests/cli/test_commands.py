@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,17 @@ LISTS = {
     "stresses": {"noise", "missing", "conflict", "missing-fixed", "missing-random", "noise-lambda", "spectrum"},
     "protocols": {"rider", "qa_moe"},
 }
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets", "stresses"])
+def test_list_has_what_plug_ins_offer(kind: str, msabench, monkeypatch) -> None:
+    entries = [EntryPoint("theirs", "their.package:thing", f"msabench.{kind.replace('stresses', 'stressors')}")]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [e for e in entries if e.group == group])
+    ran = msabench("list", kind)
+    assert (ran.code, ran.err) == (0, "")  # nothing of it is run, so nothing is said
+    assert re.search(r"theirs .*a plug-in \(their\.package:thing\)", ran.out)
+    (row,) = [row for row in json.loads(msabench("list", kind, "--json").out) if row["name"] == "theirs"]
+    assert "a plug-in (their.package:thing)" in row.values()
 
 
 @pytest.mark.parametrize("what", LISTS)

@@ -10,14 +10,21 @@ import pandas as pd
 import pytest
 
 from corruptions import InputError, Stress
+from robustbench_msa.analysis.inside.breaking import breaking_info
+from robustbench_msa.analysis.inside.calibration import calibration_info
+from robustbench_msa.analysis.inside.reliability import reliability_info
+from robustbench_msa.analysis.inside.risk import risk_info
 from robustbench_msa.analysis.inside.routing import routing_table
 from robustbench_msa.data.synth import make_synth
 from robustbench_msa.evaluation.cells import Cell, Request, Setting, Subject, plan
 from robustbench_msa.evaluation.records import remember
 from robustbench_msa.evaluation.store import Result, Runtime, Store
 from robustbench_msa.reporting import inside_figures
+from robustbench_msa.reporting.breaking_figure import flips_figure, modalities_figure
+from robustbench_msa.reporting.calibration_figure import calibration_figure, risk_figure
 from robustbench_msa.reporting.experts_figure import experts_figure, features_figure
 from robustbench_msa.reporting.inside_panels import signed, slices_of
+from robustbench_msa.reporting.reliability_figure import reliability_figure
 from robustbench_msa.reporting.routing_figure import routing_figure
 
 SIZES = (8, 4, 40)
@@ -163,6 +170,27 @@ def test_lines_are_told_apart(tmp_path: Path) -> None:
     assert {stem.name for stem in stems} == names
     for stem in stems:
         assert len(pd.read_csv(stem.with_name(f"{stem.name}.csv"))["checkpoint"].unique()) == 1
+
+
+@pytest.mark.parametrize(
+    ("profile", "error", "flips"), [("mosi", "MAE", "sign"), ("classification", "error rate", "class")]
+)
+def test_errors_and_flips_have_the_words_of_their_profile(profile: str, error: str, flips: str, one: Path) -> None:
+    risk = risk_info(one, models=["qa_moe"])
+    assert [ax.get_ylabel() for ax in risk_figure("x", risk, profile=profile).axes][::3] == [
+        f"{error}, easiest point ↓",
+        f"{error}, hardest point ↓",
+    ]
+    calibration = calibration_figure("x", calibration_info(one), profile=profile)
+    assert f"{error} of the rest ↓" in {ax.get_ylabel() for ax in calibration.axes}
+    levels = reliability_info(one, ["qa_moe"])
+    reliability = reliability_figure("x", levels, profile=profile)
+    assert f"{error} of a fifth\nof samples ↓" in {ax.get_ylabel() for ax in reliability.axes}
+    breaking = breaking_info(one)
+    drawn = flips_figure(breaking.shares.assign(who="x"), profile=profile)
+    assert f"samples whose predicted\n{flips} flips ↓" in {ax.get_ylabel() for ax in drawn.axes}
+    bars = modalities_figure(breaking.modalities.assign(who="x"), profile=profile)
+    assert {ax.get_xlabel() for ax in bars.axes} == {f"{error} added ↓"}
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
