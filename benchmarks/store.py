@@ -1,7 +1,7 @@
 """How large a run's folder may become: planning, status, resuming and compaction of many cells, with their memory.
 
-    python benchmarks/store.py                  # 100,000 cells, tens of minutes: writing and gathering them takes most
-    python benchmarks/store.py --cells 10000
+    python benchmarks/all.py --only store
+    python benchmarks/all.py --only store --cells 100000      # tens of minutes: writing and gathering them takes most
 
 The cells are small (8 samples), since what is measured is what each file costs. They are written as a run writes them,
 but without waiting for the disk, in one process before anything is timed. Each step then runs in a process of its own,
@@ -19,20 +19,21 @@ in the cache of the system. A step is named after what a user does:
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
-import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
-import pyarrow as pa
 
+from benchmarks.budget import Budget
+from benchmarks.processes import python, status
+from benchmarks.report import Table
+from benchmarks.timing import timed
 from corruptions import Stress
 from robustbench_msa.evaluation.cells import Cell, Request, Setting, Subject, plan
 from robustbench_msa.evaluation.compaction import compact
@@ -58,7 +59,7 @@ def planned(count: int) -> list[Cell]:
 
 
 def remembered(root: Path, cells: list[Cell]) -> None:
-    about = {
+    about: dict[str, Any] = {
         "command": "benchmarks/store.py",
         "checkpoints": {cell.checkpoint: {"model": cell.model} for cell in cells},
     }
@@ -103,18 +104,14 @@ def step(name: str, root: Path, count: int) -> None:
         "read": lambda: read_all(root),
         "compact": lambda: compact(root),
     }
-    start, processor = time.perf_counter(), time.process_time()
-    steps[name]()
-    seconds, busy = time.perf_counter() - start, time.process_time() - processor
-    print(seconds, busy, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    took = timed(steps[name])
+    print(took.elapsed, took.processor, status("VmHWM"))
 
 
-def measured(name: str, root: Path, count: int, label: str | None = None) -> None:
-    command = [sys.executable, __file__, "--cells", str(count), "--step", name, "--folder", str(root)]
-    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
-    seconds, busy, memory = map(float, done.stdout.split())
-    print(f"{label or name:<24} {seconds:8.1f} s {busy:8.1f} s {memory:8.0f} MiB", flush=True)
+def measured(name: str, root: Path, count: int, label: str | None = None) -> list[str]:
+    out = python(["-m", "benchmarks.store", name, str(root), str(count)]).out
+    seconds, busy, memory = map(float, out.split())
+    return [label or name, f"{seconds:.2f} s", f"{busy:.2f} s", f"{memory:.0f} MiB"]
 
 
 def files(root: Path) -> str:
@@ -122,34 +119,25 @@ def files(root: Path) -> str:
     return f"{len(sizes):,} file{'' if len(sizes) == 1 else 's'}, {sum(sizes) / 2**20:.0f} MiB"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=100_000, help="how many cells the folder has")
-    parser.add_argument("--folder", type=Path, help="where it is made (default: a temporary folder)")
-    parser.add_argument("--step", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.step:
-        step(arguments.step, arguments.folder, arguments.cells)
-        return
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        root, count = Path(folder) / "run", arguments.cells
-        machine = f"{platform.machine()}, {os.cpu_count()} cores"
-        print(f"{machine}, Python {platform.python_version()}, pyarrow {pa.__version__}")
-        cells = planned(count)
+def store(budget: Budget, count: int | None = None) -> list[Table]:
+    count = count or budget.of(1_000, 10_000)
+    with tempfile.TemporaryDirectory() as folder:
+        root, cells = Path(folder) / "run", planned(count)
         remembered(root, cells)
-        start, fsync = time.perf_counter(), os.fsync
-        os.fsync = lambda descriptor: None  # the disk is not what is measured
-        write_all(root, cells)
-        os.fsync = fsync
-        print(f"{count:,} cells of {SAMPLES} samples written in {time.perf_counter() - start:.0f} s: {files(root)}")
-        print(f"{'':<24} {'elapsed':>10} {'processor':>10} {'peak':>12}")
+        with mock.patch.object(os, "fsync"):  # the disk is not what is measured
+            writing = timed(lambda: write_all(root, cells)).elapsed
+        loose = files(root)
         time.sleep(2.5)  # until no file is so new that it is looked into again
-        for name in ("import", "plan", "remember", "status", "resume", "read", "compact"):
-            measured(name, root, count)
-        print(f"compacted: {files(root)}")
-        for name in ("remember", "status", "resume", "read"):
-            measured(name, root, count, f"{name}, compacted")
+        steps = ("import", "plan", "remember", "status", "resume", "read", "compact")
+        rows = [measured(name, root, count) for name in steps]
+        compacted = files(root)
+        rows += [measured(name, root, count, f"{name}, compacted") for name in ("remember", "status", "resume", "read")]
+    note = (
+        f"{count:,} cells of {SAMPLES} samples, written in {writing:.0f} s ({loose}; compacted {compacted}). Each step "
+        "in a process of its own, once; memory is the whole process's, *import* is what Python and torch take alone."
+    )
+    return [Table("The folder of a run", ("step", "elapsed", "processor", "peak memory"), rows, [note])]
 
 
 if __name__ == "__main__":
-    main()
+    step(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
