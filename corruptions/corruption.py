@@ -89,11 +89,34 @@ class Corruption:
     @cached_property
     def batch(self) -> Batch:
         batch, sources = self.features.batch, self.sources
-        if bool((sources.donor >= 0).any()):
-            batch = _swap(batch, self.pool if self.pool is not None else self.clean, sources.donor)
-        if bool(sources.lost.any()):
+        if self._swaps:
+            batch = _swap(batch, self.donors, sources.donor)
+        if self._loses:
             batch = _lose(batch, sources.lost, self.fill, self.reference)
+        if self.derived is not batch.derived:
+            batch = batch.replace(derived=self.derived)
         return batch if self.present is batch.present else batch.replace(present=self.present)
+
+    @property
+    def donors(self) -> Batch:
+        """The batch that donors come from."""
+        return self.clean if self.pool is None else self.pool
+
+    @cached_property
+    def derived(self) -> Mapping[str, Derived]:
+        """The derived inputs of ``batch``: they go with their sources."""
+        derived = self.features.batch.derived
+        if self._swaps:
+            derived = _swap_derived(derived, self.donors, self.sources.donor)
+        return _lose_derived(derived, self.sources.lost) if self._loses else derived
+
+    @property
+    def _swaps(self) -> bool:
+        return bool((self.sources.donor >= 0).any())
+
+    @property
+    def _loses(self) -> bool:
+        return bool(self.sources.lost.any())
 
 
 def maskable(batch: Batch, modality: str) -> Tensor:
@@ -151,11 +174,15 @@ def _lose(batch: Batch, lost: Tensor, fill: str, reference: Reference | None) ->
         if bool(lost[:, i].any()):
             steps = maskable(batch, modality) & lost[:, i, None]
             changes[modality] = fill_steps(batch, modality, steps, fill, reference)
-    derived = {}
-    for name, d in batch.derived.items():
+    return batch.replace(**changes)
+
+
+def _lose_derived(derived: Mapping[str, Derived], lost: Tensor) -> Mapping[str, Derived]:
+    left = {}
+    for name, d in derived.items():
         gone = lost[:, [MODALITIES.index(source) for source in d.sources]].any(1)
-        derived[name] = Derived(d.values.masked_fill(gone.view(-1, *[1] * (d.values.ndim - 1)), 0), d.sources)
-    return batch.replace(**changes, derived=derived)
+        left[name] = Derived(d.values.masked_fill(gone.view(-1, *[1] * (d.values.ndim - 1)), 0), d.sources)
+    return left
 
 
 def _swap(batch: Batch, pool: Batch, donor: Tensor) -> Batch:
@@ -175,15 +202,19 @@ def _swap(batch: Batch, pool: Batch, donor: Tensor) -> Batch:
         changes[modality] = x.index_copy(0, hosts, theirs[donor[hosts, i]])
         lengths = batch.lengths(modality).index_copy(0, hosts, pool.lengths(modality)[donor[hosts, i]])
         changes[f"{modality}_lengths"] = lengths
-    derived = {}
-    for name, d in batch.derived.items():
+    return batch.replace(**changes)
+
+
+def _swap_derived(derived: Mapping[str, Derived], pool: Batch, donor: Tensor) -> Mapping[str, Derived]:
+    swapped = {}
+    for name, d in derived.items():
         columns = donor[:, [MODALITIES.index(source) for source in d.sources]].max(1).values
         hosts = (columns >= 0).nonzero().squeeze(1)
         if name not in pool.derived:
             raise InputError(f"pool: it lacks the derived input {name!r} of the batch; donors need the same inputs")
         theirs = pool.derived[name].values[columns[hosts]]
-        derived[name] = Derived(d.values.index_copy(0, hosts, theirs), d.sources)
-    return batch.replace(**changes, derived=derived)
+        swapped[name] = Derived(d.values.index_copy(0, hosts, theirs), d.sources)
+    return swapped
 
 
 def _same_steps(x: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:

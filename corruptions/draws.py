@@ -26,6 +26,7 @@ class Draws:
     Args:
         seed: the corruption seed (PROTOCOLS: seeds are 1111, 1112, ...).
         batch: whose samples; only ids, shapes and device are kept.
+        keep: keep draws of the features' own size, too; else they are made again, for the rows that are asked for.
 
     >>> batch = Batch(text=np.zeros((2, 3, 1)), audio=np.zeros((2, 3, 1)), vision=np.zeros((2, 3, 1)), ids=("a", "b"))
     >>> both, only_b = Draws(1111, batch), Draws(1111, batch.select([1]))
@@ -33,8 +34,9 @@ class Draws:
     True
     """
 
-    def __init__(self, seed: int, batch: Batch) -> None:
+    def __init__(self, seed: int, batch: Batch, keep: bool = True) -> None:
         self.seed = seed
+        self.keep = keep
         self.ids = batch.ids
         self.device = batch.device
         self._shapes = {m: tuple(batch.features(m).shape[1:]) for m in MODALITIES}
@@ -48,19 +50,26 @@ class Draws:
     def steps(self, purpose: str, modality: str) -> Tensor:
         """One uniform per step: ``(N, T_m)`` float64. Step t's value does not depend on the padding."""
         count = self._shapes[modality][0]
-        return self._once(("steps", purpose, modality), lambda: self._uniform(purpose, modality, count))
+        return self._once(("steps", purpose, modality), lambda: self._uniform(purpose, modality, count), self.keep)
 
     def normal(self, purpose: str, modality: str) -> Tensor:
         """One standard normal per step and feature: ``(N, T_m, d_m)`` float32."""
-        return self._once(("normal", purpose, modality), lambda: self._normal(purpose, modality))
+        return self._once(("normal", purpose, modality), lambda: self._normal(purpose, modality), self.keep)
 
     def gaussian(self, purpose: str, modality: str = "") -> Tensor:
         """One standard normal per sample (and modality, when named): ``(N,)`` float64."""
         return self._once(("gaussian", purpose, modality), lambda: self._gaussian(purpose, modality))
 
+    def row_major(self, steps: int) -> NDArray[np.float64]:
+        """``(N, steps)`` uniforms of NumPy's global generator under this seed, row by row: they depend on the order."""
+        seed = self.seed
+        return self.remember(
+            ("row-major", steps), lambda: np.random.RandomState(seed).uniform(size=(len(self.ids), steps))
+        )
+
     def rows(self, part: slice) -> Draws:
-        """The draws of a run of samples: views of these, made here once."""
-        return DrawsOfRows(self, part)
+        """The draws of a run of samples: views of these, as far as these are kept."""
+        return self.remember(("rows", part.start, part.stop), lambda: DrawsOfRows(self, part))
 
     def fitting(self, batch: Batch) -> Draws:
         """The same draws for the same samples in another shape (padded further by a swap)."""
@@ -82,7 +91,9 @@ class Draws:
         pairs: NDArray[np.float64] = (words[0] * 2.0**21 + (words[1] >> np.uint64(11)) + 0.5) * 2.0**-53
         return pairs
 
-    def _once(self, name: tuple[str, ...], make: Callable[[], Tensor]) -> Tensor:
+    def _once(self, name: tuple[str, ...], make: Callable[[], Tensor], keep: bool = True) -> Tensor:
+        if not keep:
+            return make().to(self.device)
         if name not in self._made:
             self._made[name] = make().to(self.device)
         return self._made[name]
@@ -131,11 +142,11 @@ class GeneratorDraws(Draws):
 
 
 class DrawsOfRows(Draws):
-    """A run of another's samples; whatever is drawn is drawn there, for all of them."""
+    """A run of another's samples; what is kept is drawn there, for all of them."""
 
     def __init__(self, whole: Draws, part: slice) -> None:
         self.whole, self.part = whole, part
-        self.seed, self.device = whole.seed, whole.device
+        self.seed, self.device, self.keep = whole.seed, whole.device, whole.keep
         self.ids = whole.ids[part]
         self._shapes = whole._shapes
         self._made, self._derived = {}, {}
@@ -144,13 +155,16 @@ class DrawsOfRows(Draws):
         return self.whole.uniform(purpose, modality)[self.part]
 
     def steps(self, purpose: str, modality: str) -> Tensor:
-        return self.whole.steps(purpose, modality)[self.part]
+        return self.whole.steps(purpose, modality)[self.part] if self.keep else super().steps(purpose, modality)
 
     def normal(self, purpose: str, modality: str) -> Tensor:
-        return self.whole.normal(purpose, modality)[self.part]
+        return self.whole.normal(purpose, modality)[self.part] if self.keep else super().normal(purpose, modality)
 
     def gaussian(self, purpose: str, modality: str = "") -> Tensor:
         return self.whole.gaussian(purpose, modality)[self.part]
+
+    def row_major(self, steps: int) -> NDArray[np.float64]:
+        return self.whole.row_major(steps)[self.part]
 
     def fitting(self, batch: Batch) -> Draws:
         return Draws.fitting(self, batch)

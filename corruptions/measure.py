@@ -80,7 +80,7 @@ def _noise_db(stages: tuple[Corruption, ...], modality: str, steps: Tensor) -> f
         there = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         there[:, : steps.shape[1]] = steps
         there &= stage.clean.valid(modality)  # a donor may be shorter than its host
-        noise, signal = _powers(stage, modality)
+        noise, signal = powers(stage, modality)
         power.append((float(noise[there].sum()), float(signal[there].sum())))
     if not power or power[0][1] == 0 or sum(noise for noise, _ in power) == 0:
         return None
@@ -88,7 +88,7 @@ def _noise_db(stages: tuple[Corruption, ...], modality: str, steps: Tensor) -> f
     return round(10 * math.log10(sum(noise for noise, _ in power) / power[0][1]), 6)
 
 
-def _powers(stage: Corruption, modality: str) -> tuple[Tensor, Tensor]:
+def powers(stage: Corruption, modality: str) -> tuple[Tensor, Tensor]:
     """What was added to each step and what was there, as sums of squares: two ``(N, T_m)`` float64.
 
     Measured once for all corruptions that share these features; a run of samples at a time, so that nothing of the
@@ -98,9 +98,11 @@ def _powers(stage: Corruption, modality: str) -> tuple[Tensor, Tensor]:
     if modality not in known:
         x, noisy = stage.clean.features(modality), stage.features.batch.features(modality)
         parts = [slice(start, start + PROBE) for start in range(0, max(1, len(x)), PROBE)]
-        noise = [(noisy[part] - x[part]).square().sum(2, dtype=torch.float64) for part in parts]
-        signal = [x[part].square().sum(2, dtype=torch.float64) for part in parts]
-        known[modality] = (torch.cat(noise), torch.cat(signal))
+        signal = torch.cat([x[part].square().sum(2, dtype=torch.float64) for part in parts])
+        noise = torch.zeros_like(signal)
+        if noisy is not x:
+            noise = torch.cat([(noisy[part] - x[part]).square().sum(2, dtype=torch.float64) for part in parts])
+        known[modality] = (noise, signal)
     return known[modality]
 
 

@@ -13,15 +13,20 @@ import pandas as pd
 import torch
 
 from corruptions import MODALITIES, Batch, InputError, Protocol, Stress
+from robustbench_msa.analysis import tables
 from robustbench_msa.analysis.tables import derive
 from robustbench_msa.data.dataset import SPLITS, Dataset
 from robustbench_msa.data.registry import load_dataset
-from robustbench_msa.evaluation import subjects
-from robustbench_msa.evaluation.cells import FIRST_SEED, Request, plan
-from robustbench_msa.evaluation.execute import Progress, Tally, execute
+from robustbench_msa.engines import Engine, Rebuild, Shard, compute
+from robustbench_msa.evaluation import schemas, subjects
+from robustbench_msa.evaluation.cells import FIRST_SEED, NUMERICS, Request, plan
+from robustbench_msa.evaluation.chunks import batch_size_of
+from robustbench_msa.evaluation.current import derive_if_needed
+from robustbench_msa.evaluation.execute import Progress, Tally
 from robustbench_msa.evaluation.inputs import Inputs
+from robustbench_msa.evaluation.numerics import check_numerics
 from robustbench_msa.evaluation.preflight import flags_of, preflight_all, stamp
-from robustbench_msa.evaluation.records import manifest_for, recall, remember
+from robustbench_msa.evaluation.records import deriving, manifest_for, recall, remember, remembered
 from robustbench_msa.evaluation.schemas import CELLS, CURVES, NAUC, frame_of
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.models.checkpoint import check_fits, find_checkpoints, read_checkpoint
@@ -29,6 +34,7 @@ from robustbench_msa.models.registry import REFERENCES, TOKENS, model_class
 from robustbench_msa.version import commit, versions
 
 Names = str | Sequence[str]
+_CODE_OF_TABLES = Path(tables.__file__).parent, Path(schemas.__file__)
 
 
 @dataclass(frozen=True)
@@ -70,15 +76,20 @@ def benchmark(
     split: str = "test",
     seeds: int = 3,
     device: str = "auto",
-    batch_size: int = 256,
+    batch_size: int | str = "auto",
+    numerics: str = NUMERICS,
     out: str | Path | None = None,
     references: bool = True,
     name: str | None = None,
     trust_checkpoint: bool = False,
     preflight: bool = True,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    shard: str | None = None,
     command: str = "robustbench_msa.benchmark(...)",
     checked: Callable[[str, int], None] | None = None,
-    started: Callable[[int], None] | None = None,
+    started: Callable[[int, int], None] | None = None,
     progress: Progress | None = None,
 ) -> Benchmark:
     """Run models over severity grids and keep everything in one folder. The same call continues where it stopped.
@@ -95,35 +106,43 @@ def benchmark(
             (default: features where the file has them); with tokens, ``qa_moe`` means ``qa_moe-tokens``.
         split: train, valid or test.
         seeds: N corruption seeds, 1111 to 1110 + N.
-        device: auto, cpu or cuda.
+        device: auto, cpu or cuda. batch_size: samples per forward pass; auto: 256 on a CPU, what fits on a GPU.
+        numerics: how models are computed, float32, bf16, compile or bf16+compile (``numerics.POLICIES``).
         out: the run's folder (default: reports/<dataset>-<stress or protocol>).
         references: also run chance, and the oracle where there is one.
         name: what tables call a model from outside. trust_checkpoint: run checkpoints that are programs (pickles).
         preflight: stop where a model fails a check (docs/preflight.md); False: go on, and flag it in every table.
+        engine, workers, address: where cells are computed. "local": in this process, or in workers (default: one for
+            each GPU where there are several); "ray": as tasks of the cluster at this address, or of one begun here.
+        shard: "I/N", the I-th of N shares of the cells, for runs that are started apart (docs/clusters.md). The tally
+            is of the share; the tables are of all cells that are there.
         command: what was typed, for the manifest.
         checked: called after each model's checks with its name and the number of models.
-        started: called once with the number of cells to compute, before the first; progress: after each cell.
+        started: called once with the numbers of cells to compute and of samples in each, before the first; progress:
+            after each cell.
 
     Raises:
         InputError: anything that cannot be used. Nothing is written then.
     """
     requests, protocols = parse_requests(names_of(stress), grid, protocol, seeds, modalities)
-    if batch_size < 1:
-        raise InputError(f"batch size: expected 1 or more, got {batch_size}")
-    candidates, inputs = resolve(
-        model,
-        checkpoint,
-        recipe=recipe,
-        train_seed=train_seed,
-        dataset=dataset,
-        data=data,
-        text=text,
-        split=split,
-        device=device,
-        references=references,
-        name=name,
-        trust_checkpoint=trust_checkpoint,
-    )
+    where, share = Engine(engine, workers, address), None if shard is None else Shard.parse(shard)
+    asked: dict[str, Any] = {
+        "model": model,
+        "checkpoint": checkpoint,
+        "recipe": recipe,
+        "train_seed": train_seed,
+        "dataset": dataset,
+        "data": data,
+        "text": text,
+        "split": split,
+        "device": device,
+        "references": references,
+        "name": name,
+        "trust_checkpoint": trust_checkpoint,
+    }
+    candidates, inputs = resolve(**asked)
+    check_numerics(numerics, inputs.batch.device)
+    at_once = batch_size_of(batch_size, inputs.sample_bytes, inputs.batch.device)
     loaded = inputs.dataset
     folder = Path(out) if out is not None else default_out(loaded.name, split, requests, protocol)
     check_out(folder)
@@ -131,7 +150,7 @@ def benchmark(
     cells = [
         cell
         for c in candidates
-        for cell in plan([c.subject], inputs.setting, [r for r in requests if c.covers(r.stress)])
+        for cell in plan([c.subject], inputs.setting, [r for r in requests if c.covers(r.stress)], numerics)
     ]
     for request in requests:  # parameters that do not fit the data show here, before anything is written
         try_out(request, inputs)
@@ -142,16 +161,29 @@ def benchmark(
     about = _about(loaded, candidates, protocols, command)
     for identity, found in checks.items():
         about["checkpoints"][identity] |= {"preflight": found, "preflight_by": stamp(inputs)}
-    planned = remember(store, cells, requests, inputs.setting, about)
+        if numerics != NUMERICS:  # so that every table says it
+            about["checkpoints"][identity]["numerics"] = numerics
+    remember(store, cells, requests, inputs.setting, about)
+    mine = cells if share is None else share.of(cells)
     if started is not None:
-        started(len(cells) - len(store.done(cell.key for cell in cells)))
+        started(len(mine) - len(store.done(cell.key for cell in mine)), len(inputs.batch))
     models = {c.subject.checkpoint: c.load for c in candidates}
-    tally = execute(cells, store, models, inputs, batch_size, progress, flags)
-    if derive(store, planned):  # a file that was damaged since: its cell is computed again
-        again = execute(cells, store, models, inputs, batch_size, progress, flags)
-        computed = tally.computed + again.computed
-        tally = Tally(again.planned, again.reused - tally.computed, computed, again.failed)
-        derive(store, planned)
+    rebuild = Rebuild.of(resolve, **asked)
+
+    def computed() -> Tally:
+        given: dict[str, Any] = {"rebuild": rebuild, "batch_size": at_once, "progress": progress, "flags": flags}
+        return compute(where, mine, store, models, inputs, **given)
+
+    def derived() -> int:
+        with deriving(store):  # from the plan and the cells of all runs into this folder that there are by now
+            planned = remembered(store, cells, requests, inputs.setting, about)
+            return derive_if_needed(store, planned, derive, _CODE_OF_TABLES)
+
+    tally = computed()
+    if derived():  # a file that was damaged since: its cell is computed again
+        again = computed()
+        tally = Tally(again.planned, again.reused - tally.computed, tally.computed + again.computed, again.failed)
+        derived()
     return Benchmark(folder, tally)
 
 

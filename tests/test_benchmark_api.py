@@ -114,7 +114,7 @@ def test_no_oracle_where_the_truth_is_not_known(tiny: Dataset, shelf: Path) -> N
 
 
 def test_progress_is_told(tiny: Dataset) -> None:
-    totals: list[int] = []
+    totals: list[tuple[int, int]] = []
     seen: list[tuple[str, bool]] = []
 
     def call(seeds: int) -> None:
@@ -125,13 +125,13 @@ def test_progress_is_told(tiny: Dataset) -> None:
             dataset=tiny,
             seeds=seeds,
             out="r",
-            started=totals.append,
+            started=lambda cells, samples: totals.append((cells, samples)),
             progress=lambda cell, ok: seen.append((cell.key, ok)),
         )
 
     call(1)
     call(2)
-    assert totals == [6, 3]
+    assert totals == [(6, 40), (3, 40)]
     assert len(dict(seen)) == 9
     assert all(ok for _, ok in seen)
 

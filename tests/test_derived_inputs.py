@@ -11,6 +11,7 @@ import torch
 from corruptions import InputError, Stress
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.data.registry import load_dataset
+from robustbench_msa.evaluation.adversary import ModelAdversary
 from robustbench_msa.evaluation.cells import Request, Subject, plan
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.runner import Runner
@@ -69,6 +70,7 @@ def test_the_runner_gives_what_the_whole_model_gives(explained: Dataset, model: 
     for cell in plan([Subject("text_moe", 1, "x")], inputs.setting, [request]):
         got = runner.run(cell).y_pred
         with torch.no_grad():
-            corruption = runner._corruption(cell)
+            attacked = not cell.is_clean and stress.stressor.needs_adversary
+            corruption = inputs.corruption(cell, ModelAdversary(model, 7) if attacked else None)
             expected = model(corruption.batch).prediction
         np.testing.assert_allclose(got, expected.numpy(), rtol=0, atol=2e-5, err_msg=str(cell.point))

@@ -14,6 +14,7 @@ TOP = f"{PACKAGE}.__init__"
 FLOORS = {
     f"{PACKAGE}.version": 0,
     f"{PACKAGE}.atomic": 0,
+    f"{PACKAGE}.printable": 0,
     "corruptions": 1,
     f"{PACKAGE}.plugins": 2,
     f"{PACKAGE}.data": 3,
@@ -23,6 +24,7 @@ FLOORS = {
     f"{PACKAGE}.training": 5,
     f"{PACKAGE}.evaluation": 5,
     f"{PACKAGE}.analysis": 6,
+    f"{PACKAGE}.engines": 6,  # over evaluation: they share its work out
     f"{PACKAGE}.reporting": 7,  # over analysis: it shows what analysis made
     f"{PACKAGE}.run": 8,
     f"{PACKAGE}.bridge": 9,  # over run: it plans as run does

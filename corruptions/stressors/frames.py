@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,7 +99,7 @@ def legacy_lost(batch: Batch, modality: str, r: float, draws: Draws) -> Tensor:
     if not 0 <= draws.seed < 2**32:
         raise InputError(f"frame-missing:legacy=lnln: NumPy's generator takes seeds below 2^32, got {draws.seed}")
     shape = batch.features(modality).shape[:2]
-    u = np.random.RandomState(draws.seed).uniform(size=shape)  # as np.random.seed and np.random.uniform
+    u = draws.row_major(shape[1])  # as np.random.seed and np.random.uniform
     valid = batch.valid(modality)
     kept = torch.from_numpy(u > r).to(batch.device)
     if modality == "text":

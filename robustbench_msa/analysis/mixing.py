@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from corruptions import InputError
-from robustbench_msa.evaluation.records import Planned
+from robustbench_msa.evaluation.records import Planned, numerics_of
 
 
 def check_mixable(plans: Mapping[str, Planned]) -> None:
@@ -37,6 +37,7 @@ def _differences(a: Planned, b: Planned, ours: str, theirs: str) -> Iterator[str
         ("text level", (_dataset(a, "text_at"), _dataset(b, "text_at"))),
         ("split", (_dataset(a, "split"), _dataset(b, "split"))),
         ("metric profile", (a.profile, b.profile)),
+        ("numerics", (numerics_of(a.manifest), numerics_of(b.manifest))),
     ):
         if values[0] != values[1]:
             yield f"{what}: {values[0]} in {ours}, {values[1]} in {theirs}"

@@ -35,7 +35,7 @@ class Ticker:
         self.show = show
         self.bar: Progress | None = None
         self.total = self.done = 0
-        self.printed = 0.0
+        self.begun = self.printed = 0.0
 
     def __enter__(self) -> Ticker:
         return self
@@ -45,7 +45,8 @@ class Ticker:
             self.bar.stop()
 
     def begin(self, total: int, what: str) -> None:
-        self.total, self.printed = total, time.monotonic()
+        self.total, self.begun = total, time.monotonic()
+        self.printed = self.begun
         if self.show and total and _errors.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self.bar = Progress(*columns, console=_errors, transient=True)
@@ -58,20 +59,51 @@ class Ticker:
             self.bar.update(self.bar.task_ids[0], advance=1, description=what)
         elif self.show and (time.monotonic() - self.printed > PLAIN_SECONDS or self.done == self.total):
             self.printed = time.monotonic()
-            _errors.print(f"{what}: {self.done} of {self.total}")
+            _errors.print(f"{what}: {self.done} of {self.total}{self.pace()}", soft_wrap=True)
+
+    def pace(self) -> str:
+        """How fast it goes, for plain lines."""
+        return ""
 
 
 class CellProgress(Ticker):
-    """Progress over cells."""
+    """Progress over cells: how many are done, samples a second, and the time that is left at this pace."""
+
+    def __init__(self, show: bool) -> None:
+        super().__init__(show)
+        self.samples = 0
 
     def __enter__(self) -> CellProgress:
         return self
 
-    def start(self, total: int) -> None:
+    def start(self, total: int, samples: int = 0) -> None:
+        """samples: how many a cell has; 0: unknown, and their rate is not shown."""
+        self.samples = samples
         self.begin(total, "cells")
 
     def cell(self, cell: Cell, succeeded: bool) -> None:
-        self.tick(f"{cell.model} {cell.stress} {cell.point}" + ("" if succeeded else " FAILED"))
+        what = f"{cell.model} {cell.stress} {cell.point}" + ("" if succeeded else " FAILED")
+        self.tick(what if self.bar is None else what + self.rate(1))
+
+    def rate(self, ahead: int = 0) -> str:
+        """ahead: cells that are done and not counted yet."""
+        seconds = time.monotonic() - self.begun
+        rate = (self.done + ahead) * self.samples / seconds if seconds > 0 else 0
+        return f", {rate:,.0f} samples/s" if rate else ""
+
+    def pace(self) -> str:
+        left = (self.total - self.done) * (time.monotonic() - self.begun) / max(1, self.done)
+        return self.rate() + (f", {in_words(left)} left" if self.done < self.total else "")
+
+
+def in_words(seconds: float) -> str:
+    """
+    >>> in_words(8.2), in_words(200), in_words(7300)
+    ('8 s', '3 min', '2.0 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class SuiteProgress(Ticker):

@@ -29,6 +29,12 @@ msabench run --model qa_moe --stress noise --modalities audio,vision
 
 msabench run --model qa_moe --stress noise+missing --grid 0:0.4:0.2x0:0.8:0.2
 
+msabench run --model qa_moe --model rider_moe --protocol rider --workers 4
+
+msabench run --model qa_moe --protocol qa_moe --engine ray --address 10.0.0.1:6379
+
+sbatch --array=1-4 --wrap 'msabench run -m qa_moe -p qa_moe --shard $SLURM_ARRAY_TASK_ID/4'
+
 The same command continues a run that was stopped; a larger grid or more seeds compute only the difference."""
 
 
@@ -49,7 +55,13 @@ def run(
     split: options.SplitName = "test",
     seeds: options.Seeds = 3,
     device: options.Device = "auto",
-    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.", metavar="N")] = 256,
+    batch_size: Annotated[
+        str, typer.Option(help="Samples per forward pass; auto: 256 on a CPU, what fits on a GPU.", metavar="N")
+    ] = "auto",
+    numerics: Annotated[
+        str,
+        typer.Option(help="float32 (exact), bf16, compile or bf16+compile; said in every table.", metavar="NAME"),
+    ] = "float32",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the run; default reports/<dataset>-<stress>.", metavar="FOLDER"),
@@ -64,6 +76,21 @@ def run(
             help="Stop where a model fails a check (msabench validate), or go on and flag it in every table.",
         ),
     ] = True,
+    engine: Annotated[
+        str, typer.Option(help="local (this machine) or ray (a Ray cluster, or one started here).", metavar="NAME")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes at once; default this one, or one for each of several GPUs.", metavar="N"),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="The Ray cluster to join: HOST:PORT or auto; default a new one.", metavar="ADDRESS"),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Compute the I-th of N shares alone, 1/N to N/N; docs/clusters.md.", metavar="I/N"),
+    ] = None,
     plots: options.Plots = True,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -74,7 +101,7 @@ def run(
     """
     from robustbench_msa.cli.check_progress import CheckProgress
     from robustbench_msa.cli.display import CellProgress, say
-    from robustbench_msa.run import benchmark
+    from robustbench_msa.run import benchmark, open_run
 
     show = not (quiet or as_json)
     command = shlex.join(["msabench", *sys.argv[1:]])
@@ -95,17 +122,23 @@ def run(
             seeds=seeds,
             device=device,
             batch_size=batch_size,
+            numerics=numerics,
             out=out,
             references=references,
             name=name,
             trust_checkpoint=trust_checkpoint,
             preflight=preflight,
-            command=command,
+            engine=engine,
+            workers=workers,
+            address=address,
+            shard=shard,
+            command=without_shard(command),
             checked=checks.checked,
             started=progress.start,
             progress=progress.cell,
         )
-    figures = draw(result, show) if plots else []
+    whole = result.tally if shard is None else open_run(result.out).tally
+    figures = draw(result, show) if plots and (shard is None or whole.complete) else []
     if as_json:
         _print_json(result, figures)
     elif show:
@@ -113,10 +146,23 @@ def run(
         for line in _flagged(result):
             say(f"  flag    {line}")
         say(f"{result.tally.computed} cells computed, {result.tally.reused} already there -> {result.out}")
+        if shard is not None:
+            say(f"  shard   {shard} done; of the whole run {whole.reused} of {whole.planned} cells are there")
         for stem in figures:
             say(f"  figure  {stem}.png (.pdf, .csv)")
         say(f"  next    msabench leaderboard {shlex.quote(str(result.out))}")
     return _exit_code(result, command)
+
+
+def without_shard(command: str) -> str:
+    """The command of the whole run: what all shards have in common, and what finishes the work of any of them.
+
+    >>> without_shard("msabench run -m qa_moe --shard 1/4 -s missing"), without_shard("msabench run --shard=2/4")
+    ('msabench run -m qa_moe -s missing', 'msabench run')
+    """
+    words = shlex.split(command)
+    left = [w for i, w in enumerate(words) if not w.startswith("--shard") and words[max(0, i - 1)] != "--shard"]
+    return shlex.join(left)
 
 
 def _seed(text: str) -> int | str:

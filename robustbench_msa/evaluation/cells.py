@@ -58,7 +58,7 @@ class Cell:
     severity_2: str | None = identity()
     condition: str | None = identity()
     seed: int | None = identity()
-    numerics: str = identity(NUMERICS)
+    numerics: str = identity(NUMERICS)  # how the model is computed, ``numerics.POLICIES``
     passes: int = identity(1)
     recipe: str = label("")
     train_seed: int | None = label()
@@ -137,13 +137,19 @@ class Setting:
     reference: str
 
 
-def plan(subjects: Iterable[Subject], setting: Setting, requests: Iterable[Request]) -> list[Cell]:
-    """Every cell the requests need, each once: per model the clean one first, then by stress, seed and severity."""
+def plan(
+    subjects: Iterable[Subject], setting: Setting, requests: Iterable[Request], numerics: str = NUMERICS
+) -> list[Cell]:
+    """Every cell the requests need, each once: per model the clean one first, then by stress, seed and severity.
+
+    numerics: how models are computed, one of ``numerics.POLICIES``.
+    """
     requests = list(requests)
     cells: dict[str, Cell] = {}
     for subject in subjects:
         for cell in _cells(subject, setting, requests):
-            cells.setdefault(cell.key, cell)
+            computed = cell if numerics == cell.numerics else replace(cell, numerics=numerics)
+            cells.setdefault(computed.key, computed)
     return list(cells.values())
 
 

@@ -14,9 +14,13 @@ from torch import Tensor
 
 from corruptions import MODALITIES, Batch
 from corruptions.corruption import Corruption, fill_steps, maskable
+from corruptions.outline import Block, outline
+from corruptions.outline import joined as gathered
+from robustbench_msa.evaluation.adversary import ModelAdversary
 from robustbench_msa.evaluation.cells import Cell
 from robustbench_msa.evaluation.chunks import Chunks
-from robustbench_msa.evaluation.inputs import Inputs
+from robustbench_msa.evaluation.inputs import Inputs, leads
+from robustbench_msa.evaluation.numerics import Computed
 from robustbench_msa.evaluation.rows import DONOR, LOST, Picks, joined, kinds_of, kinds_of_derived
 from robustbench_msa.models.contract import Encoded, MSAModel, Part, told_derived, told_input
 
@@ -24,17 +28,53 @@ from robustbench_msa.models.contract import Encoded, MSAModel, Part, told_derive
 class Encodings:
     """One model's encodings of one split."""
 
-    def __init__(self, model: MSAModel, inputs: Inputs, chunks: Chunks) -> None:
+    def __init__(self, model: MSAModel, computed: Computed, inputs: Inputs, chunks: Chunks) -> None:
         self.model = model
+        self.computed = computed
         self.inputs = inputs
         self.chunks = chunks
         self._kept: dict[tuple[Any, ...], Part] = {}
-        self._changed_at: tuple[Any, ...] = ()
+        self._changed: tuple[tuple[Any, ...], Corruption | None] = ((), None)
+
+    def corruption(self, cell: Cell) -> Corruption:
+        """The corrupted input of a cell. Values that it changes inside modalities are encoded as they are made, block
+        by block, and not kept: what is handed out is an outline of them (``corruptions.outline``)."""
+        stressor = None if cell.is_clean else cell.to_stress().stressor
+        if stressor is None or not stressor.touches_features or stressor.feature_point(cell.point).is_clean:
+            return self.inputs.corruption(cell)
+        at = (cell.stress, cell.options, cell.seed, stressor.feature_point(cell.point))
+        if at != self._changed[0]:  # only the latest change is kept: cells come in its order
+            self._changed = ((), None)
+            for key in [key for key in self._kept if key[0] == "changed"]:
+                del self._kept[key]
+            self._changed = (at, self._encode_changed(cell))
+        inside = self._changed[1]
+        assert inside is not None
+        return self.inputs.completed(cell, inside)
+
+    def _encode_changed(self, cell: Cell) -> Corruption:
+        stressor = cell.to_stress().stressor
+        adversary = ModelAdversary(self.model, self.chunks) if stressor.needs_adversary else None
+        measured = "" if self.inputs.knows(cell) else stressor.acts_on
+        touched: set[str] = set()
+
+        def chunk(rows: slice) -> tuple[Block, dict[str, Part]]:
+            inside = self.inputs.inside(cell, rows, adversary)
+            clean, changed = self.inputs.rows(rows), inside.batch if leads(cell) else inside.features.batch
+            touched.update(m for m in MODALITIES if changed.features(m) is not clean.features(m))
+            return outline(inside, measured), {m: self._part(changed, m) for m in touched}
+
+        blocks: list[tuple[Block, dict[str, Part]]] = []
+        while not blocks or any(parts.keys() != touched for _, parts in blocks):  # again: a block has touched another
+            blocks = self.chunks.over(len(self.inputs.batch), chunk)
+        for m in touched:
+            self._kept["changed", m] = joined([parts[m] for _, parts in blocks])
+        return gathered([block for block, _ in blocks], self.inputs.batch)
 
     def of(self, rows: Tensor, cell: Cell, corruption: Corruption) -> Callable[[slice], Encoded]:
         """The encoded inputs of rows ``(R, 4)``, in chunks: no more of them is put together at once."""
         parts = {m: self._picks(rows, cell, corruption, m) for m in MODALITIES}
-        derived = {name: self._derived_picks(rows, corruption, name) for name in self.model.derived_inputs()}
+        derived = {name: self._derived_picks(rows, corruption, name) for name in self.computed.derived_inputs()}
 
         def chunk(part: slice) -> Encoded:
             return Encoded(
@@ -46,16 +86,17 @@ class Encodings:
 
     def _picks(self, rows: Tensor, cell: Cell, corruption: Corruption, modality: str) -> Picks:
         kind, row = kinds_of(rows, len(self.inputs.batch), modality)
-        own = self._own_part(cell, corruption, modality)
+        own = self._own_part(corruption, modality)
         donors = self._clean_part(modality) if bool((kind == DONOR).any()) else {}
-        lost = self._lost_part(corruption, modality) if bool((kind == LOST).any()) else {}
+        lost = self._lost_part(cell, corruption, modality) if bool((kind == LOST).any()) else {}
         return Picks(own, donors, lost, kind, row)
 
     def _derived_picks(self, rows: Tensor, corruption: Corruption, name: str) -> Picks:
         """A derived input goes with its sources: lost with any of them, swapped with them."""
         clean, changed = self.inputs.batch, corruption.clean
         if changed.derived is not clean.derived:  # an earlier stress of a composition, or an attack, has taken some
-            part = self._encode_derived(name, told_derived(corruption.batch, name))
+            left = changed.replace(derived=corruption.derived, present=corruption.present)
+            part = self._encode_derived(name, told_derived(left, name))
             return Picks(part, {}, {}, torch.zeros(len(rows), dtype=torch.int64), rows[:, 0])
         values, sources = clean.derived[name].values, clean.derived[name].sources
         available = clean.present[:, [MODALITIES.index(source) for source in sources]].all(1).cpu()
@@ -71,47 +112,49 @@ class Encodings:
             lost = self._keep(("lost", name), lambda: self._encode_derived(name, torch.zeros_like(values)))
         return Picks(own, donors, lost, kind, row)
 
-    def _own_part(self, cell: Cell, corruption: Corruption, modality: str) -> Part:
+    def _own_part(self, corruption: Corruption, modality: str) -> Part:
         """The encoding after feature-level changes: the clean one where this modality was not touched."""
-        changed = corruption.features.batch
-        if changed.features(modality) is self.inputs.batch.features(modality):
-            return self._clean_part(modality)
-        at = ("changed", cell.stress, cell.options, cell.seed, cell.to_stress().stressor.feature_point(cell.point))
-        if at != self._changed_at:  # only the latest change is kept: cells come in its order
-            for key in [key for key in self._kept if key[0] == "changed"]:
-                del self._kept[key]
-            self._changed_at = at
-        return self._keep(("changed", modality), lambda: self._encode(modality, changed))
+        changed = corruption.features.batch.features(modality)
+        untouched = changed is self.inputs.batch.features(modality)
+        return self._clean_part(modality) if untouched else self._kept["changed", modality]
 
     def _clean_part(self, modality: str) -> Part:
-        return self._keep(("clean", modality), lambda: self._encode(modality, self.inputs.batch))
+        return self._keep(("clean", modality), lambda: self._encode(modality, self.inputs.rows))
 
-    def _lost_part(self, corruption: Corruption, modality: str) -> Part:
+    def _lost_part(self, cell: Cell, corruption: Corruption, modality: str) -> Part:
         """The encoding of a lost modality: what is told absent, or filled steps that look like any others."""
-        ours, clean = self.inputs.batch, corruption.clean
+        ours, fill = self.inputs, filled_by(corruption, modality)
         if corruption.told:
-            absent = ours.replace(present=torch.zeros_like(ours.present))
-            return self._keep(("absent", modality), lambda: self._encode(modality, absent))
-        if clean.lengths(modality) is not ours.lengths(modality):  # swapped before it was lost: the donors' lengths
-            return self._encode(modality, clean, filled_by(corruption, modality))
+            return self._keep(
+                ("absent", modality), lambda: self._encode(modality, lambda rows: absent(ours.rows(rows)))
+            )
+        if corruption.clean.lengths(modality) is not ours.batch.lengths(
+            modality
+        ):  # swapped before: the donors' lengths
+            return self._encode(modality, lambda rows: fill(ours.before_last(cell, rows)))
         key = ("lost", modality, corruption.fill)
-        return self._keep(key, lambda: self._encode(modality, ours, filled_by(corruption, modality)))
+        return self._keep(key, lambda: self._encode(modality, lambda rows: fill(ours.rows(rows))))
 
     def _keep(self, key: tuple[Any, ...], make: Callable[[], Part]) -> Part:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
 
-    def _encode(self, modality: str, batch: Batch, change: Callable[[Batch], Batch] = lambda batch: batch) -> Part:
-        """Chunk by chunk, so that of mapped features no more is read, filled or zeroed at once."""
+    def _encode(self, modality: str, block: Callable[[slice], Batch]) -> Part:
+        """Block by block, so that of mapped features no more is read, filled or zeroed at once."""
+        n = len(self.inputs.batch)
+        return joined(self.chunks.over(n, lambda rows: self._part(block(rows), modality)))
 
-        def chunk(rows: slice) -> Part:
-            return self.model.encode_modality(modality, *told_input(change(batch.rows(rows)), modality))
-
-        return joined(self.chunks.over(len(batch), chunk))
+    def _part(self, batch: Batch, modality: str) -> Part:
+        return self.computed.encode_modality(modality, *told_input(batch, modality))
 
     def _encode_derived(self, name: str, values: Tensor) -> Part:
-        return joined(self.chunks.over(len(values), lambda rows: self.model.encode_derived(name, values[rows])))
+        return joined(self.chunks.over(len(values), lambda rows: self.computed.encode_derived(name, values[rows])))
+
+
+def absent(batch: Batch) -> Batch:
+    """Told that nothing is there."""
+    return batch.replace(present=torch.zeros_like(batch.present))
 
 
 def filled_by(corruption: Corruption, modality: str) -> Callable[[Batch], Batch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +20,9 @@ from robustbench_msa.evaluation.store import Result, Runtime, Store
 from robustbench_msa.evaluation.writing import Progress, Writer
 from robustbench_msa.models.contract import MSAModel
 from robustbench_msa.version import __version__
+
+Loaders = Mapping[str, Callable[[], MSAModel | WholeModel]]
+"""How to load a model, by its checkpoint's identity."""
 
 
 @dataclass(frozen=True)
@@ -36,40 +39,64 @@ class Tally:
         return self.reused + self.computed == self.planned
 
 
+class Runners:
+    """The runner of the checkpoint that was asked for last: a model is loaded once for all its cells in a row."""
+
+    def __init__(self, models: Loaders, inputs: Inputs, batch_size: int) -> None:
+        self._models, self._inputs, self._batch_size = models, inputs, batch_size
+        self._latest: Runner | None = None
+        self._checkpoint = ""
+
+    def of(self, checkpoint: str) -> Runner:
+        if self._latest is None or checkpoint != self._checkpoint:
+            self._latest = None  # frees the last model before the next is loaded
+            self._latest, self._checkpoint = (
+                Runner(self._models[checkpoint](), self._inputs, self._batch_size),
+                checkpoint,
+            )
+        return self._latest
+
+
 def execute(
     cells: Iterable[Cell],
     store: Store,
-    models: Mapping[str, Callable[[], MSAModel | WholeModel]],
+    models: Loaders,
     inputs: Inputs,
     batch_size: int = 256,
     progress: Progress | None = None,
     flags: Mapping[str, Sequence[str]] | None = None,
+    *,
+    done: Collection[str] | None = None,
+    began: Callable[[Cell], None] | None = None,
+    runners: Runners | None = None,
 ) -> Tally:
     """Run the cells that the store does not have.
 
     Args:
         cells: the plan, in the order of ``plan``: cells of one checkpoint together.
         store: where results go, in the order of cells, a few behind the one that is computed (``writing``).
-        models: how to load a model, by its checkpoint's identity. A model is loaded only if a cell needs it.
+        models: a model is loaded only if a cell needs it.
         inputs: the split under stress.
         batch_size: samples per forward pass; no part of a cell's identity. Halved where memory does not suffice.
         progress: called after each cell, once it is on the disk.
         flags: what preflight found, by checkpoint identity; kept among each cell's facts.
+        done: keys of cells that are there; default: the store is asked.
+        began: called before each cell that is computed.
+        runners: of these models and inputs, kept by who calls this several times.
 
     A cell that raises is recorded with its traceback and left for the next run; the others go on.
     """
     cells = list(cells)
-    done = store.done(cell.key for cell in cells)
-    missing = [cell for cell in cells if cell.key not in done]
-    runner: Runner | None = None
-    checkpoint = ""
+    there = store.done(cell.key for cell in cells) if done is None else done
+    missing = [cell for cell in cells if cell.key not in there]
+    runners = runners or Runners(models, inputs, batch_size)
     with Writer(progress) as writer:
         for cell in missing:
             start = time.perf_counter()
+            if began is not None:
+                began(cell)
             try:
-                if runner is None or cell.checkpoint != checkpoint:
-                    runner = None  # frees the last model before the next is loaded
-                    runner, checkpoint = Runner(models[cell.checkpoint](), inputs, batch_size), cell.checkpoint
+                runner = runners.of(cell.checkpoint)
                 result = runner.run(cell)
                 if found := (flags or {}).get(cell.checkpoint):
                     result = replace(result, facts={**result.facts, "flags": list(found)})
@@ -80,7 +107,7 @@ def execute(
             except Exception as error:  # one bad cell must not cost the others
                 job = partial(_write_failure, store, cell, _one_line(error), traceback.format_exc())
             writer.put(cell, job)
-    return Tally(len(cells), len(done), len(missing) - writer.failed, writer.failed)
+    return Tally(len(cells), len(cells) - len(missing), len(missing) - writer.failed, writer.failed)
 
 
 def _write(store: Store, cell: Cell, result: Result, runtime: Runtime) -> bool:
@@ -116,4 +143,4 @@ def _runtime(inputs: Inputs, batch_size: int, seconds: float) -> Runtime:
     )
 
 
-__all__ = ["Progress", "Tally", "execute"]
+__all__ = ["Loaders", "Progress", "Runners", "Tally", "execute"]

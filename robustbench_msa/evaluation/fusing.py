@@ -9,11 +9,12 @@ from torch import Tensor
 
 from corruptions import MODALITIES
 from corruptions.corruption import Corruption
-from robustbench_msa.evaluation.cells import Cell
+from robustbench_msa.evaluation.cells import NUMERICS, Cell
 from robustbench_msa.evaluation.chunks import Chunks
 from robustbench_msa.evaluation.encodings import Encodings
 from robustbench_msa.evaluation.groups import shared_rows
 from robustbench_msa.evaluation.inputs import Inputs
+from robustbench_msa.evaluation.numerics import Computed
 from robustbench_msa.evaluation.rows import LOST, Fused, joined_outputs, kinds_of, places, rows_of
 from robustbench_msa.models.contract import MSAModel, Output
 
@@ -25,17 +26,22 @@ class Fuser:
     bit whichever cells were run before. Of a group an ``Output`` is kept, no encodings.
     """
 
-    def __init__(self, model: MSAModel, inputs: Inputs, chunks: Chunks) -> None:
-        self.model = model
+    def __init__(self, model: MSAModel, inputs: Inputs, chunks: Chunks, numerics: str = NUMERICS) -> None:
+        self.computed = Computed(model, numerics, inputs.batch.device)
         self.inputs = inputs
         self.chunks = chunks
-        self.encodings = Encodings(model, inputs, chunks)
+        self.numerics = numerics
+        self.encodings = Encodings(model, self.computed, inputs, chunks)
         self._clean: Fused | None = None
         self._group: Fused | None = None
         self._group_of: tuple[Any, ...] = ()
 
-    def output(self, cell: Cell, corruption: Corruption) -> Output:
-        """What the model says of all samples of a cell, in their order."""
+    def output(self, cell: Cell) -> tuple[Corruption, Output]:
+        """What was done to a cell's input (without values), and what the model says of all samples in their order."""
+        corruption = self.encodings.corruption(cell)
+        return corruption, self._output(cell, corruption)
+
+    def _output(self, cell: Cell, corruption: Corruption) -> Output:
         rows, known = rows_of(corruption.sources), self._known(cell, corruption)
         at = places(_rows_in(known), rows)
         new = at < 0
@@ -78,7 +84,7 @@ class Fuser:
     def _fuse(self, rows: Tensor, cell: Cell, corruption: Corruption) -> Fused:
         encoded = self.encodings.of(rows, cell, corruption)
         present = self._present(rows, corruption)
-        outputs = self.chunks.over(len(rows), lambda part: self.model.fuse(encoded(part), present[part]))
+        outputs = self.chunks.over(len(rows), lambda part: self.computed.fuse(encoded(part), present[part]))
         return Fused(rows, joined_outputs(outputs))
 
     def _present(self, rows: Tensor, corruption: Corruption) -> Tensor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -14,14 +13,13 @@ from corruptions import MODALITIES, Batch, Draws, Point, Reference, Stress, inpu
 from corruptions.composition import Composition
 from corruptions.corruption import Corruption, Features, Sources
 from corruptions.measure import probe_of
+from corruptions.memory import room
 from corruptions.stressor import Adversary
 from robustbench_msa.data.dataset import Dataset, batch_fingerprint
 from robustbench_msa.evaluation.cells import Cell, Setting
 from robustbench_msa.models.classes import num_classes_of
 
-T = TypeVar("T")
-
-DRAWS_BYTES = 2 << 30  # how much memory kept draws may take; beyond it they are made again
+DRAWS_BYTES = 2 << 30  # how much memory kept draws may take, at most a quarter of what there is room for
 
 
 class Inputs:
@@ -37,7 +35,7 @@ class Inputs:
         self.dataset = dataset
         self.split = split
         self.batch: Batch = dataset.splits[split].to(device)
-        self._kept: tuple[tuple[Any, ...], Any] = ((), None)
+        self._rows: dict[tuple[int, int], Batch] = {}
         self._draws: OrderedDict[int, Draws] = OrderedDict()
         self._probe_draws: dict[int, Draws] = {}
         self._facts: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -61,41 +59,45 @@ class Inputs:
     def probe(self) -> Batch:
         return probe_of(self.batch)
 
+    def rows(self, part: slice) -> Batch:
+        """A run of samples. The same object every time, so that draws can remember what they found for its labels."""
+        place = (part.start, part.stop)
+        if place not in self._rows:
+            self._rows[place] = self.batch.rows(part)
+        return self._rows[place]
+
     def corruption(self, cell: Cell, adversary: Adversary | None = None) -> Corruption:
         """The corrupted input of a cell, in its parts. adversary: the model, for a stress that depends on it."""
         if cell.is_clean:
             batch = self.batch
             return Corruption(batch, Features(batch), Sources.untouched(batch), told=False)
-        stress, draws = cell.to_stress(), self.draws(cell.seed)
-        if isinstance(stress.stressor, Composition):
-            return self._composed(stress.stressor, cell, draws)
-        several = cell.severity_2 is not None or stress.stressor.feature_point(cell.point) != cell.point
-        if several and stress.stressor.by_halves:
-            return self._with_features_of_before(cell)
-        return stress.apply(self.batch, cell.point, draws, self.reference, self.batch, adversary)
-
-    def _composed(self, stressor: Composition, cell: Cell, draws: Draws) -> Corruption:
-        """What the parts before the last did is kept for the next cell: only its last severity may differ."""
-        given = (self.batch, cell.point, draws, dict(cell.options), self.reference, self.batch)
-        key = ("led", cell.stress, cell.options, cell.seed, cell.severity)
-        led = self._latest(key, lambda: stressor.leading(*given))
-        return stressor.following(led, *given)
-
-    def _with_features_of_before(self, cell: Cell) -> Corruption:
-        """The inside of modalities is that of the cell before, where only what is lost or swapped differs."""
-        stress = cell.to_stress()
-        key = ("features", cell.stress, cell.options, cell.seed, stress.stressor.feature_point(cell.point))
         draws = self.draws(cell.seed)
-        kept = self._latest(key, lambda: stress.apply(self.batch, cell.point, draws, self.reference, self.batch))
-        return replace(kept, sources=self.sources(cell, cell.point))
+        return cell.to_stress().apply(self.batch, cell.point, draws, self.reference, self.batch, adversary)
 
-    def _latest(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
-        """Made once for all cells of a key; only the latest is kept, and nothing while the next is made."""
-        if key != self._kept[0]:
-            self._kept = ((), None)
-            self._kept = (key, make())
-        found: T = self._kept[1]
-        return found
+    def inside(self, cell: Cell, part: slice, adversary: Adversary | None = None) -> Corruption:
+        """What a cell does inside modalities of a run of samples, as it is at any other last severity where that says
+        nothing about it. To be gathered (``corruptions.outline``) and then ``completed``."""
+        rows, draws, stress = self.rows(part), self.draws(cell.seed).rows(part), cell.to_stress()
+        if not leads(cell):
+            return stress.apply(rows, cell.point, draws, self.reference, self.batch, adversary)
+        assert isinstance(stress.stressor, Composition)
+        led = stress.stressor.leading(rows, cell.point, draws, dict(cell.options), self.reference, self.batch)
+        assert led is not None
+        _ = led.batch  # what the last stress acts on
+        return led
+
+    def before_last(self, cell: Cell, part: slice) -> Batch:
+        """The input, a run of samples of it, that the last stress of a composition acts on."""
+        inside = self.inside(cell, part)
+        return inside.batch if leads(cell) else inside.clean
+
+    def completed(self, cell: Cell, inside: Corruption) -> Corruption:
+        """The whole corruption of a cell, from what it, or one that shares that, does inside modalities."""
+        stressor, draws = cell.to_stress().stressor, self.draws(cell.seed)
+        if isinstance(stressor, Composition):
+            given = (self.batch, cell.point, draws, dict(cell.options), self.reference, self.batch)
+            return stressor.following(inside, *given) if leads(cell) else inside
+        return replace(inside, sources=self.sources(cell, cell.point)) if stressor.by_halves else inside
 
     def sources(self, cell: Cell, point: Point) -> Sources:
         """What the stress of a cell does to whole modalities at a point (not a clean one), with the cell's seed.
@@ -105,14 +107,23 @@ class Inputs:
         stress = cell.to_stress()
         return stress.stressor.sources(self.batch, point, self.draws(cell.seed), self.batch, dict(stress.options))
 
+    @property
+    def sample_bytes(self) -> int:
+        """Of the features of one sample, as float32."""
+        return 4 * sum(self.batch.features(m)[0].numel() for m in MODALITIES)
+
+    @cached_property
+    def _seeds_kept(self) -> int:
+        """Of how many seeds all draws may be kept; 0: they are made again wherever they are needed."""
+        return min(DRAWS_BYTES, room() // 4) // (self.sample_bytes * len(self.batch))
+
     def draws(self, seed: int | None) -> Draws:
         """The draws of a seed for all samples; those of the latest seeds are kept, as far as memory allows."""
         seed = seed or 0
         if seed not in self._draws:
-            sizes = [self.batch.features(m).numel() * 4 for m in MODALITIES]
-            while self._draws and (len(self._draws) + 1) * sum(sizes) > DRAWS_BYTES:
+            while self._draws and len(self._draws) >= self._seeds_kept:
                 self._draws.popitem(last=False)
-            self._draws[seed] = Draws(seed, self.batch)
+            self._draws[seed] = Draws(seed, self.batch, keep=self._seeds_kept > 0)
         self._draws.move_to_end(seed)
         return self._draws[seed]
 
@@ -134,9 +145,22 @@ class Inputs:
             self._facts[key] = {"input_digest": digest, "realised": realised(corruption)}
         return self._facts[key]
 
+    def knows(self, cell: Cell) -> bool:
+        """Are the facts of this cell known, and no others to be taken from what it does inside modalities?"""
+        return len(cell.point.values) == 1 and (cell.to_stress(), cell.point, cell.seed) in self._facts
+
     def _digest(self, stress: Stress | None, point: Point, seed: int | None, corruption: Corruption) -> str:
         data, pool = f"{self.setting.data}/{self.split}", self.setting.pool
         if stress is None:
             return pool  # the untouched split: its own fingerprint
         probe = (self.probe, self.probe_draws(seed))
         return input_digest(data, stress, point, seed, corruption, pool, self.reference, probe)
+
+
+def leads(cell: Cell) -> bool:
+    """Is it a composition whose last stress leaves the inside of modalities alone?
+
+    What those before it leave is then made once for all its severities.
+    """
+    stressor = cell.to_stress().stressor
+    return isinstance(stressor, Composition) and not stressor.parts[-1].touches_features

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 def seed_all(seed: int) -> None:
     """Every global generator a model may draw from."""
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # before that, torch.manual_seed would keep every call with its traceback
+    if torch.cuda.is_available():  # before that, torch.manual_seed would keep every call with its traceback
         torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  # the global one is what is meant

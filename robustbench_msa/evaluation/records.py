@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from corruptions import InputError
-from robustbench_msa.evaluation.cells import Cell, Request, Setting
+from robustbench_msa.evaluation.cells import NUMERICS, Cell, Request, Setting
 from robustbench_msa.evaluation.locks import locked
 from robustbench_msa.evaluation.store import Store
 
@@ -58,13 +58,15 @@ def remember(
             model beside inputs that all models share.
     """
     cells, requests = list(cells), list(requests)
-    _known(store, requests, setting)  # what is refused leaves nothing behind, not even the lock's file
+    numerics = _numerics(cells)
+    _known(store, requests, setting, numerics)  # what is refused leaves nothing behind, not even the lock's file
     with locked(store.root / ".lock"):
-        known = _known(store, requests, setting)  # another run may have come first
+        known = _known(store, requests, setting, numerics)  # another run may have come first
         store.tidy()
         known = known or {"requests": [], "commands": [], "checkpoints": {}, "protocols": {}}
         manifest = {
             "dataset": {"name": setting.dataset, "data": setting.data, "split": setting.split, **about["dataset"]},
+            "numerics": numerics,
             "requests": _appended(known["requests"], [r.to_json() for r in requests]),
             "commands": _appended(known["commands"], [about["command"]]),
             "checkpoints": known["checkpoints"] | about["checkpoints"],
@@ -142,9 +144,27 @@ def _planned(store: Store, cells: Callable[[], list[Cell]]) -> Planned:
         raise _unusable(store, error) from None
 
 
-def _known(store: Store, requests: list[Request], setting: Setting) -> dict[str, Any] | None:
-    """The manifest so far. Raises InputError where the requests do not belong beside what it holds."""
+def numerics_of(manifest: dict[str, Any]) -> str:
+    """How the models of a folder were computed; a manifest from before there was a choice says nothing."""
+    return str(manifest.get("numerics", NUMERICS))
+
+
+def _numerics(cells: Iterable[Cell]) -> str:
+    """The one policy of all cells."""
+    found = sorted({cell.numerics for cell in cells} or {NUMERICS})
+    if len(found) > 1:
+        raise InputError(f"numerics {' and '.join(found)} do not belong in one folder; choose one")
+    return found[0]
+
+
+def _known(store: Store, requests: list[Request], setting: Setting, numerics: str) -> dict[str, Any] | None:
+    """The manifest so far. Raises InputError where a run does not belong beside what it holds."""
     known = manifest_for(store, setting)
+    if known is not None and numerics_of(known) != numerics:
+        raise InputError(
+            f"{store.root} holds results of numerics {numerics_of(known)}, this run is of {numerics}; "
+            "choose another --out"
+        )
     there = _requests(store, known) if known is not None else ()
     stresses = [request.stress for request in (*requests, *there)]
     shared = [stress.label for stress in stresses if not stress.stressor.needs_adversary]

@@ -6,7 +6,8 @@ samples; those that a stress treats alike at several severities) are fused once.
 
 from __future__ import annotations
 
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from corruptions import Batch, InputError
 from corruptions.corruption import Corruption
-from robustbench_msa.evaluation.adversary import ModelAdversary
 from robustbench_msa.evaluation.cells import Cell
 from robustbench_msa.evaluation.chunks import Chunks
 from robustbench_msa.evaluation.fusing import Fuser
@@ -42,26 +42,23 @@ class Runner:
         self.model = model
         self.inputs = inputs
         self.chunks = Chunks(batch_size)
-        self._fuser = Fuser(model, inputs, self.chunks) if isinstance(model, MSAModel) else None
+        self._fuser: Fuser | None = None
 
     def run(self, cell: Cell) -> Result:
         """Predictions, extras and facts of one cell."""
-        corruption = self._corruption(cell)
-        with torch.inference_mode():
-            return self._result(cell, corruption, self._predict(cell, corruption))
+        with self._mode(cell):
+            if isinstance(self.model, MSAModel):
+                if self._fuser is None or self._fuser.numerics != cell.numerics:
+                    self._fuser = Fuser(self.model, self.inputs, self.chunks, cell.numerics)
+                return self._result(cell, *self._fuser.output(cell))
+            corruption = self.inputs.corruption(cell)
+            return self._result(cell, corruption, self.model.predict(corruption.batch, cell, self.inputs))
 
-    def _corruption(self, cell: Cell) -> Corruption:
-        if not isinstance(self.model, MSAModel) or cell.is_clean or not cell.to_stress().stressor.needs_adversary:
-            with torch.inference_mode():
-                return self.inputs.corruption(cell)
-        with torch.no_grad():  # tensors made in inference mode could not be differentiated through
-            return self.inputs.corruption(cell, ModelAdversary(self.model, self.chunks))
-
-    def _predict(self, cell: Cell, corruption: Corruption) -> Output:
-        if isinstance(self.model, MSAModel):
-            assert self._fuser is not None
-            return self._fuser.output(cell, corruption)
-        return self.model.predict(corruption.batch, cell, self.inputs)
+    @staticmethod
+    def _mode(cell: Cell) -> AbstractContextManager[Any]:
+        """Tensors made in inference mode could not be differentiated through."""
+        attacked = not cell.is_clean and cell.to_stress().stressor.needs_adversary
+        return torch.no_grad() if attacked else torch.inference_mode()
 
     def _result(self, cell: Cell, corruption: Corruption, output: Output) -> Result:
         clean = corruption.clean

@@ -550,7 +550,7 @@ class Experts(nn.Module):
         y = torch.zeros_like(x)
         for e, expert in enumerate(self.expert):
             rows = gates[:, e].nonzero().squeeze(1)
-            y = y.index_add(0, rows, gates[rows, e, None, None] * expert(x[rows]))
+            y = y.index_add(0, rows, (gates[rows, e, None, None] * expert(x[rows])).to(y.dtype))
         return y
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from corruptions import STRESSORS
 from robustbench_msa.evaluation.cells import Request
 from robustbench_msa.evaluation.preflight_check import WORDS
+from robustbench_msa.evaluation.records import numerics_of
 from robustbench_msa.reporting import names
 from robustbench_msa.reporting.html_cite import Text, cite, one_of, protocols_of, sha256, span_of
 from robustbench_msa.reporting.html_data import Run
@@ -100,6 +101,7 @@ def _facts(runs: Sequence[Run], dataset: dict[str, Any], runtime: pd.DataFrame) 
         "Dataset parameters": json.dumps(parameters) if parameters else "",
         "Notes on the dataset": "; ".join(map(str, dataset.get("notes") or [])),
         "Metric profile": runs[0].planned.profile,
+        "Numerics": one_of(numerics_of(run.planned.manifest) for run in runs),
         "Commit of msabench": one_of(run.planned.manifest.get("commit") for run in runs),
         "Cells": f"{sum(r.state.done.total() for r in runs)} of {sum(r.state.planned.total() for r in runs)} done",
         "Devices": ", ".join(sorted(set(runtime["device"].dropna()))),

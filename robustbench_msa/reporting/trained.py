@@ -18,7 +18,7 @@ class Trained(NamedTuple):
     """seeds: training seeds, None unknown; selected_on: valid, test, ... ; selected_by: the criterion, in words.
 
     parameters: smallest and largest count. elsewhere: other datasets that it was trained on. flags: what its preflight
-    found. imported: predictions that other code made.
+    found. imported: predictions that other code made. numerics: other than exact float32.
     """
 
     seeds: tuple[int, ...]
@@ -28,6 +28,7 @@ class Trained(NamedTuple):
     elsewhere: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     imported: bool = False
+    numerics: tuple[str, ...] = ()
 
     @property
     def warning(self) -> str:
@@ -36,6 +37,7 @@ class Trained(NamedTuple):
         told += [f"trained on {', '.join(self.elsewhere)}"] if self.elsewhere else []
         told += [f"preflight: {'; '.join(self.flags)}"] if self.flags else []
         told += ["predictions made elsewhere: training and selection unknown"] if self.imported else []
+        told += [f"computed in {', '.join(self.numerics)}, not in exact float32"] if self.numerics else []
         return "; ".join(told)
 
     @property
@@ -84,6 +86,7 @@ def find_trained(entry: Entry, checkpoints: Checkpoints, dataset: str) -> Traine
         elsewhere=_distinct([name for name in trained_on if name != dataset]),
         flags=_distinct([flag for about in members for flag in _flags(about)]),
         imported=any(about.get("imported") for about in members),
+        numerics=_distinct([about.get("numerics") for about in members]),
     )
 
 

@@ -406,3 +406,28 @@ def test_debug_shows_the_traceback(run, msabench, monkeypatch) -> None:
     monkeypatch.setenv("MSABENCH_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         msabench("run", "--model", "late_fusion", "--stress", "missing", "--out", "r2")
+
+
+def test_numerics_are_said_in_every_table(run, msabench) -> None:
+    ran = run("--stress", "missing", "--grid", "0,0.4", *QUICK, "--numerics", "bf16", "--out", "r")
+    assert ran.code == 0, ran.err
+    board = " ".join(msabench("leaderboard", "r", "--format", "markdown").out.split())
+    assert "computed in bf16, not in exact float32" in board
+    other = run("--stress", "noise", "--grid", "0,0.4", *QUICK, "--out", "r")
+    assert (other.code, other.out) == (2, "")
+    assert "r holds results of numerics bf16, this run is of float32; choose another --out" in other.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--numerics", "float16", "numerics: expected one of float32, bf16, compile, bf16+compile; got 'float16'"),
+        ("--batch-size", "many", "batch size: expected auto or 1 or more, got many"),
+        ("--batch-size", "0", "batch size: expected auto or 1 or more, got 0"),
+    ],
+)
+def test_what_cannot_be_computed_with(option: str, value: str, said: str, run) -> None:
+    ran = run("--stress", "missing", "--grid", "0,0.4", *QUICK, option, value, "--out", "r")
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert not Path("r").exists()

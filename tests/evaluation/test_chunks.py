@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from corruptions import MODALITIES, Point, Stress
+from corruptions import MODALITIES, InputError, Point, Stress
 from robustbench_msa.evaluation.cells import Subject, cell_at, plan
-from robustbench_msa.evaluation.chunks import Chunks, is_out_of_memory
+from robustbench_msa.evaluation.chunks import Chunks, batch_size_of, is_out_of_memory
 from robustbench_msa.evaluation.execute import Tally, execute
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.runner import Runner
@@ -130,3 +130,42 @@ def test_a_worst_case_finds_room_too(inputs) -> None:
     wide = Runner(Narrow(inputs.dataset.dims, 1000).eval(), inputs, 10)
     np.testing.assert_array_equal(runner.run(cell).y_pred, wide.run(cell).y_pred)
     assert runner.chunks.size == 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "free", "size"),
+    [
+        ("auto", "cpu", None, 256),  # as before there was a choice: stored values stay
+        ("auto", "cuda", 0, 256),
+        ("auto", "cuda", 64 * 10_000 * 1000, 512),  # 1000 samples would fit: the power of two below
+        ("auto", "cuda", 10**12, 8192),
+        (7, "cuda", 10**12, 7),
+        ("1024", "cpu", None, 1024),
+    ],
+)
+def test_where_a_run_begins(asked, device, free, size) -> None:
+    assert batch_size_of(asked, 10_000, torch.device(device), free) == size
+
+
+@pytest.mark.parametrize("asked", [0, -3, "many", "1.5", "", "auto "])
+def test_what_is_no_batch_size(asked) -> None:
+    with pytest.raises(InputError, match=f"batch size: expected auto or 1 or more, got {asked}"):
+        batch_size_of(asked, 1, torch.device("cpu"))
+
+
+def test_work_in_chunks_inside_a_chunk_mends_both() -> None:
+    """A worst case looks for room inside a chunk: all that is returned is of the size that it found."""
+    chunks, sizes = Chunks(40), []
+
+    def inner(rows: slice) -> int:
+        if rows.stop - rows.start > 10:
+            raise MemoryError
+        return rows.stop - rows.start
+
+    def outer(rows: slice) -> list[int]:
+        sizes.append(rows.stop - rows.start)
+        return chunks.over(rows.stop - rows.start, inner)
+
+    assert chunks.over(40, outer) == [[10]] * 4
+    assert sizes == [40, 10, 10, 10, 10]
+    assert chunks.size == 10

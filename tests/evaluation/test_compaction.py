@@ -506,6 +506,8 @@ def duckdb_rows(folder: Path) -> list[tuple[str, str]]:
 
 def pandas_rows(folder: Path) -> list[tuple[str, str]]:
     frame = pd.read_parquet(folder)
+    if frame.empty:  # no file there at that moment: pandas knows of no columns then
+        return []
     return list(zip(frame["key"], frame["sample_id"], strict=True))
 
 

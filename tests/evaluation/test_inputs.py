@@ -13,6 +13,8 @@ from corruptions import MODALITIES, STRESSORS, Stress, corrupt
 from corruptions.measure import realised
 from robustbench_msa.evaluation.cells import Cell, Request, Subject, plan
 from robustbench_msa.evaluation.inputs import Inputs
+from robustbench_msa.evaluation.runner import Runner
+from robustbench_msa.models.contract import Encoded, InputSpec, MSAModel, Output, Part
 
 SUBJECT = Subject("any", 1, "c" * 64)
 
@@ -28,16 +30,34 @@ def cells_of(inputs: Inputs, text: str, grid: str, seeds: int = 2) -> list[Cell]
     return plan([SUBJECT], inputs.setting, [request])[1:]
 
 
+class Sum(MSAModel):
+    """Encodes a modality as its sum."""
+
+    name = "sum"
+
+    def __init__(self) -> None:
+        super().__init__(InputSpec((1, 1, 1)), None)
+
+    def encode_modality(self, modality: str, x: torch.Tensor, lengths: torch.Tensor) -> Part:
+        return {"sum": x.sum((1, 2))}
+
+    def fuse(self, encoded: Encoded, present: torch.Tensor) -> Output:
+        return Output(torch.stack([encoded.part(m)["sum"] for m in MODALITIES]).sum(0))
+
+
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each stressor changed whole splits (not the probe of a digest) inside."""
+def made(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many samples of the split (not the probe of a digest) each stressor changed inside."""
     calls: Counter[str] = Counter()
+    ids = inputs.batch.ids
 
     def counting(cls: type) -> None:
         features = cls.features
 
         def count(self: Any, batch: Any, *rest: Any) -> Any:
-            calls[self.name] += 1
+            first = ids.index(batch.ids[0])
+            if batch.ids == ids[first : first + len(batch)]:
+                calls[self.name] += len(batch)
             return features(self, batch, *rest)
 
         monkeypatch.setattr(cls, "features", count)
@@ -47,20 +67,22 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return calls
 
 
+@pytest.mark.parametrize("size", [7, 64])
 @pytest.mark.parametrize(
     ("text", "grid", "counted", "times"),
     [
-        ("spectrum", "0,0.2,0.4x0:0.6:0.2", "spectrum", 2 * 3),  # seeds x noise levels, whatever eta
+        ("spectrum", "0,0.2,0.4x0:0.6:0.2", "noise-lambda", 2 * 2),  # seeds x noise levels, whatever eta
         ("noise+missing", "0.2,0.4x0:0.6:0.2", "noise", 2 * 2),
         ("frame-missing+conflict", "0.5x0:1:0.25", "frame-missing", 2),
         ("missing+noise", "0.2,0.4x0:0.6:0.2", "noise", 2 * 2 * 3),  # each cell has its own noise
         ("noise", "0.2,0.4", "noise", 2 * 2),
     ],
 )
-def test_what_cells_share_is_made_once(inputs, made, text, grid, counted, times) -> None:
+def test_what_cells_share_is_made_once(inputs, made, text, grid, counted, times, size) -> None:
+    runner = Runner(Sum().eval(), inputs, size)
     for cell in cells_of(inputs, text, grid):
-        inputs.corruption(cell)
-    assert made[counted] == times
+        runner.run(cell)
+    assert made[counted] == times * len(inputs.batch)
 
 
 @pytest.mark.parametrize(
@@ -77,15 +99,7 @@ def test_the_values_are_those_of_each_cell_alone(inputs, gappy, text) -> None:
         assert inputs.facts(cell, ours) == Inputs(gappy, "test").facts(cell, alone)
 
 
-def test_only_the_latest_is_kept(inputs) -> None:
-    cells = [*cells_of(inputs, "spectrum", "0.2,0.4x0.2"), *cells_of(inputs, "noise+missing", "0.2,0.4x0.2")]
-    for cell in cells:
-        inputs.corruption(cell)
-    assert inputs._kept[0] == ("led", cells[-1].stress, cells[-1].options, 1112, "0.4")
-
-
 def test_noise_is_measured_against_a_plain_sum(inputs) -> None:
-    """Once per noise level: the second cell of a row takes the powers of the first, on its own steps."""
     for cell in cells_of(inputs, "spectrum", "0.3x0.2,0.6", seeds=1):
         corruption = inputs.corruption(cell)
         facts = realised(corruption)
