@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from corruptions import InputError
-from robustbench_msa.analysis.tables import derive
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.evaluation.execute import Tally
 from robustbench_msa.evaluation.export import Started, Told, Written, start_export, write_export
@@ -36,6 +35,7 @@ from robustbench_msa.run import (
     Names,
     check_out,
     default_out,
+    derive_tables,
     names_of,
     open_dataset,
     parse_requests,
@@ -160,12 +160,12 @@ def score_predictions(
         about[chance.checkpoint] = {"model": "chance"}
         cells += exported.plan(chance)
     store = Store(folder)
-    planned = remember(store, cells, exported.requests, exported.setting, _about(exported, about, command))
-    planned = drop_superseded(store, planned, exported.plan(subject))
+    ours = store, cells, exported.requests, exported.setting, _about(exported, about, command)
+    drop_superseded(store, remember(*ours), exported.plan(subject))
     computed = write_results(store, results)
-    if derive(store, planned):  # a file that was damaged since: its cell is written again
+    if derive_tables(*ours):  # a file that was damaged since: its cell is written again
         computed += write_results(store, results)
-        derive(store, planned)
+        derive_tables(*ours)
     tally = Tally(len(cells), len(results) - computed, computed, 0)
     names = zip(exported.cells, given.given, strict=True)
     missing = tuple(entry["name"] for entry, there in names if not there)

@@ -19,7 +19,7 @@ from robustbench_msa.data.dataset import SPLITS, Dataset
 from robustbench_msa.data.registry import load_dataset
 from robustbench_msa.engines import Engine, Rebuild, Shard, compute
 from robustbench_msa.evaluation import schemas, subjects
-from robustbench_msa.evaluation.cells import FIRST_SEED, NUMERICS, Request, plan
+from robustbench_msa.evaluation.cells import FIRST_SEED, NUMERICS, Cell, Request, Setting, plan
 from robustbench_msa.evaluation.chunks import batch_size_of
 from robustbench_msa.evaluation.current import derive_if_needed
 from robustbench_msa.evaluation.execute import Progress, Tally
@@ -163,7 +163,8 @@ def benchmark(
         about["checkpoints"][identity] |= {"preflight": found, "preflight_by": stamp(inputs)}
         if numerics != NUMERICS:  # so that every table says it
             about["checkpoints"][identity]["numerics"] = numerics
-    remember(store, cells, requests, inputs.setting, about)
+    ours = store, cells, requests, inputs.setting, about
+    remember(*ours)
     mine = cells if share is None else share.of(cells)
     if started is not None:
         started(len(mine) - len(store.done(cell.key for cell in mine)), len(inputs.batch))
@@ -174,17 +175,24 @@ def benchmark(
         given: dict[str, Any] = {"rebuild": rebuild, "batch_size": at_once, "progress": progress, "flags": flags}
         return compute(where, mine, store, models, inputs, **given)
 
-    def derived() -> int:
-        with deriving(store):  # from the plan and the cells of all runs into this folder that there are by now
-            planned = remembered(store, cells, requests, inputs.setting, about)
-            return derive_if_needed(store, planned, derive, _CODE_OF_TABLES)
-
     tally = computed()
-    if derived():  # a file that was damaged since: its cell is computed again
+    if derive_tables(*ours):  # a file that was damaged since: its cell is computed again
         again = computed()
         tally = Tally(again.planned, again.reused - tally.computed, tally.computed + again.computed, again.failed)
-        derived()
+        derive_tables(*ours)
     return Benchmark(folder, tally)
+
+
+def derive_tables(
+    store: Store, cells: Iterable[Cell], requests: Iterable[Request], setting: Setting, about: dict[str, Any]
+) -> int:
+    """Make a folder's tables from the plan and the cells of all runs into it that there are by now.
+
+    The arguments are those that the run was remembered with. Returns the number of files that turned out to be damaged.
+    """
+    with deriving(store):
+        planned = remembered(store, cells, requests, setting, about)
+        return derive_if_needed(store, planned, derive, _CODE_OF_TABLES)
 
 
 class Resolved(NamedTuple):

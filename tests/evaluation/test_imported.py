@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from corruptions import Batch, InputError
+from robustbench_msa import bridge
 from robustbench_msa.bridge import Scored, export, score_predictions
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.evaluation.prediction_files import read_predictions
@@ -80,6 +81,23 @@ def by_hand(path: Path, model: torch.nn.Module) -> tuple[list[str], np.ndarray]:
         batch = Batch(**{name: x[name] for name in names})
         with torch.inference_mode():
             return x["ids"].tolist(), model(batch).prediction.numpy()
+
+
+def test_tables_have_what_another_run_added_meanwhile(
+    scored: Callable[..., Scored], table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the plan and the tables of one scoring another one begins and ends in the same folder."""
+    write_results = bridge.write_results
+
+    def interrupted(*given: Any) -> int:
+        monkeypatch.setattr(bridge, "write_results", write_results)
+        scored(table.assign(prediction=0.5), "other.csv", "others")
+        return write_results(*given)
+
+    monkeypatch.setattr(bridge, "write_results", interrupted)
+    result = scored(table).result
+    assert {"theirs", "others"} <= set(result.nauc["model"])
+    assert {"theirs", "others"} <= set(result.curves["model"])
 
 
 @pytest.mark.parametrize("kind", ["dataset", "gappy"])
