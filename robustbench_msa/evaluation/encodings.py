@@ -19,7 +19,7 @@ from corruptions.outline import joined as gathered
 from robustbench_msa.evaluation.adversary import ModelAdversary
 from robustbench_msa.evaluation.cells import Cell
 from robustbench_msa.evaluation.chunks import Chunks
-from robustbench_msa.evaluation.inputs import Inputs, leads
+from robustbench_msa.evaluation.inputs import Inputs, inside_key, leads
 from robustbench_msa.evaluation.numerics import Computed
 from robustbench_msa.evaluation.rows import DONOR, LOST, Picks, joined, kinds_of, kinds_of_derived
 from robustbench_msa.models.contract import Encoded, MSAModel, Part, told_derived, told_input
@@ -42,7 +42,7 @@ class Encodings:
         stressor = None if cell.is_clean else cell.to_stress().stressor
         if stressor is None or not stressor.touches_features or stressor.feature_point(cell.point).is_clean:
             return self.inputs.corruption(cell)
-        at = (cell.stress, cell.options, cell.seed, stressor.feature_point(cell.point))
+        at = inside_key(cell)
         if at != self._changed[0]:  # only the latest change is kept: cells come in its order
             self._changed = ((), None)
             for key in [key for key in self._kept if key[0] == "changed"]:
@@ -125,15 +125,13 @@ class Encodings:
         """The encoding of a lost modality: what is told absent, or filled steps that look like any others."""
         ours, fill = self.inputs, filled_by(corruption, modality)
         if corruption.told:
-            return self._keep(
-                ("absent", modality), lambda: self._encode(modality, lambda rows: absent(ours.rows(rows)))
-            )
-        if corruption.clean.lengths(modality) is not ours.batch.lengths(
-            modality
-        ):  # swapped before: the donors' lengths
+            key = ("absent", modality)
+            return self._keep(key, lambda: self._encode(modality, lambda rows: absent(ours.rows(rows))))
+        swapped_before = corruption.clean.lengths(modality) is not ours.batch.lengths(modality)
+        if swapped_before:  # the donors' lengths
             return self._encode(modality, lambda rows: fill(ours.before_last(cell, rows)))
-        key = ("lost", modality, corruption.fill)
-        return self._keep(key, lambda: self._encode(modality, lambda rows: fill(ours.rows(rows))))
+        filled = ("lost", modality, corruption.fill)
+        return self._keep(filled, lambda: self._encode(modality, lambda rows: fill(ours.rows(rows))))
 
     def _keep(self, key: tuple[Any, ...], make: Callable[[], Part]) -> Part:
         if key not in self._kept:

@@ -50,10 +50,8 @@ class Runners:
     def of(self, checkpoint: str) -> Runner:
         if self._latest is None or checkpoint != self._checkpoint:
             self._latest = None  # frees the last model before the next is loaded
-            self._latest, self._checkpoint = (
-                Runner(self._models[checkpoint](), self._inputs, self._batch_size),
-                checkpoint,
-            )
+            self._latest = Runner(self._models[checkpoint](), self._inputs, self._batch_size)
+            self._checkpoint = checkpoint
         return self._latest
 
 

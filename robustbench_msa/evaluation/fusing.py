@@ -13,7 +13,7 @@ from robustbench_msa.evaluation.cells import NUMERICS, Cell
 from robustbench_msa.evaluation.chunks import Chunks
 from robustbench_msa.evaluation.encodings import Encodings
 from robustbench_msa.evaluation.groups import shared_rows
-from robustbench_msa.evaluation.inputs import Inputs
+from robustbench_msa.evaluation.inputs import Inputs, inside_key
 from robustbench_msa.evaluation.numerics import Computed
 from robustbench_msa.evaluation.rows import LOST, Fused, joined_outputs, kinds_of, places, rows_of
 from robustbench_msa.models.contract import MSAModel, Output
@@ -73,7 +73,7 @@ class Fuser:
         return self._clean
 
     def _group_rows(self, cell: Cell, corruption: Corruption, known: list[Fused]) -> Fused | None:
-        group_of = (cell.stress, cell.options, cell.seed, cell.to_stress().stressor.feature_point(cell.point))
+        group_of = inside_key(cell)
         if group_of != self._group_of:  # only the latest is kept: cells come in its order
             self._group, self._group_of = None, ()
             rows = shared_rows(cell, self.inputs, _rows_in(known))

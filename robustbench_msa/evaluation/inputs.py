@@ -157,6 +157,11 @@ class Inputs:
         return input_digest(data, stress, point, seed, corruption, pool, self.reference, probe)
 
 
+def inside_key(cell: Cell) -> tuple[Any, ...]:
+    """Equal for cells (not clean ones) of one input that do the same inside modalities."""
+    return cell.stress, cell.options, cell.seed, cell.to_stress().stressor.feature_point(cell.point)
+
+
 def leads(cell: Cell) -> bool:
     """Is it a composition whose last stress leaves the inside of modalities alone?
 
