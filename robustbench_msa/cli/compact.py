@@ -48,4 +48,6 @@ def compact(
 
 
 def _files(count: int, size: int) -> str:
-    return f"{count} file{'' if count == 1 else 's'} of {size / 2**20:.1f} MB"
+    from robustbench_msa.cli.display import size_in_words
+
+    return f"{count} file{'' if count == 1 else 's'} of {size_in_words(size)}"

@@ -106,6 +106,17 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def size_in_words(n: int) -> str:
+    """A size in bytes as people say it.
+
+    >>> size_in_words(812), size_in_words(56_647_362), size_in_words(13_000_000_000)
+    ('812 bytes', '56.6 MB', '13.0 GB')
+    """
+    if n < 1e6:
+        return f"{n:,} bytes"
+    return f"{n / 1e6:.1f} MB" if n < 1e9 else f"{n / 1e9:.1f} GB"
+
+
 class SuiteProgress(Ticker):
     """Progress over the trainings of a suite: a line for each that ends, and now and then how far another one is."""
 

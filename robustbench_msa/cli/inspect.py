@@ -44,9 +44,10 @@ def inspect(
 def _show(found: Inspection) -> None:
     from rich.markup import escape
 
-    from robustbench_msa.cli.display import console, say
+    from robustbench_msa.cli.display import console, say, size_in_words
 
-    console.print(f"[bold]{escape(found.path)}[/bold]  {escape(found.kind)}, {_size(found.bytes)}", soft_wrap=True)
+    where = f"[bold]{escape(found.path)}[/bold]  {escape(found.kind)}"
+    console.print(f"{where}, {size_in_words(found.bytes)}", soft_wrap=True)
     if found.likely is not None:
         sizes = "/".join(map(str, found.likely.sizes))
         says = {"exact": "match", "nearly": "nearly match", "no": "do not match"}[found.likely.match]
@@ -68,17 +69,6 @@ def _show(found: Inspection) -> None:
             console.print(f"[bold]{title}[/bold]")
         for line in lines:
             say(f"  {line}")
-
-
-def _size(n: int) -> str:
-    """A size in bytes as people say it.
-
-    >>> _size(812), _size(56_647_362), _size(13_000_000_000)
-    ('812 bytes', '56.6 MB', '13.0 GB')
-    """
-    if n < 1e6:
-        return f"{n:,} bytes"
-    return f"{n / 1e6:.1f} MB" if n < 1e9 else f"{n / 1e9:.1f} GB"
 
 
 def _table(*columns: str) -> Table:
