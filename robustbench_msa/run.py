@@ -141,8 +141,8 @@ def benchmark(
         "trust_checkpoint": trust_checkpoint,
     }
     candidates, inputs = resolve(**asked)
-    check_numerics(numerics, inputs.batch.device)
-    at_once = batch_size_of(batch_size, inputs.sample_bytes, inputs.batch.device)
+    check_numerics(numerics, inputs.device)
+    at_once = batch_size_of(batch_size, inputs.sample_bytes, inputs.device)
     loaded = inputs.dataset
     folder = Path(out) if out is not None else default_out(loaded.name, split, requests, protocol)
     check_out(folder)

@@ -111,7 +111,7 @@ def to_json(resolved: Resolved, found: list[tuple[Check, ...]]) -> dict[str, Any
         }
         for candidate, checks in zip(resolved.candidates, found, strict=True)
     ]
-    return {"dataset": inputs.dataset.name, "split": inputs.split, "device": str(inputs.batch.device), "models": models}
+    return {"dataset": inputs.dataset.name, "split": inputs.split, "device": str(inputs.device), "models": models}
 
 
 def _count(checks: tuple[Check, ...], status: str) -> int:

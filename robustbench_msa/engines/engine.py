@@ -76,7 +76,7 @@ def compute(
         InputError, OSError: in a worker as in this process.
         ChildProcessError: workers die before they can begin.
     """
-    gpus = gpus_of(inputs.batch.device)
+    gpus = gpus_of(inputs.device)
     workers = engine.workers or (len(gpus) if len(gpus) > 1 else 0)
     if engine.name == "local" and not workers:
         return execute(cells, store, models, inputs, batch_size, progress, flags)
@@ -85,7 +85,7 @@ def compute(
     missing = [cell for cell in cells if cell.key not in there]
     if not missing:
         return Tally(len(cells), len(there), 0, 0)
-    device = inputs.batch.device.type
+    device = inputs.device.type
     job = Job(
         rebuild.on(device),
         store.root.absolute(),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import uuid
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -84,6 +85,8 @@ def run_on_ray(
     with cluster(ray, address, cpus=max(cores(), (workers or 1) * job.threads)):
         resources = ray.cluster_resources()
         places = workers or int(resources.get("GPU", 0) if on_gpus else resources.get("CPU", 1) // job.threads)
+        if lack := lacking(ray.nodes(), job.threads, on_gpus):
+            print(f"msabench: {lack}", file=sys.stderr, flush=True)
         needs = {"num_cpus": job.threads, "num_gpus": int(on_gpus), "max_retries": RETRIES}
         task = ray.remote(**needs)(compute_unit)
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
@@ -113,6 +116,24 @@ def run_on_ray(
                 for cell in unit.cells:  # of which nobody told: what a worker that dies says last is lost
                     if cell.key not in later and left.pop(cell.key, None) is not None:
                         yield cell, cell.key not in result.failed
+
+
+def lacking(nodes: Sequence[Mapping[str, Any]], cpus: int, gpu: bool) -> str | None:
+    """What to tell who waits for a machine that the cluster does not have (yet: some clusters grow).
+
+    Args:
+        nodes: as Ray lists them. cpus, gpu: what one task takes.
+    """
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(have.get("CPU", 0) >= cpus and have.get("GPU", 0) >= gpu for have in resources):
+        return None
+    needed = f"{cpus} CPU{'s' if cpus > 1 else ''}{' and a GPU' if gpu else ''}"
+    there = "; ".join(f"CPU {have.get('CPU', 0):g}, GPU {have.get('GPU', 0):g}" for have in resources[:4])
+    remedy = "--device cpu needs no GPU" if gpu else "OMP_NUM_THREADS=1 before the command asks for one CPU"
+    return (
+        f"no machine of the Ray cluster has {needed}, which a task takes (there are: {there}); waiting until one "
+        f"joins. Ctrl+C stops; {remedy}"
+    )
 
 
 def gathered(units: Sequence[Unit], places: int) -> list[Unit]:

@@ -18,21 +18,24 @@ class ModelAdversary:
 
     Args:
         model: in eval mode. batch_size: samples per pass, or the chunks that are in use elsewhere.
+        device: where the model is, if that is not where batches are.
     """
 
-    def __init__(self, model: MSAModel, batch_size: int | Chunks) -> None:
+    def __init__(self, model: MSAModel, batch_size: int | Chunks, device: torch.device | None = None) -> None:
         self.model = model
+        self.device = device
         self.chunks = batch_size if isinstance(batch_size, Chunks) else Chunks(batch_size)
 
     def losses(self, batch: Batch) -> Tensor:
         """``(N,)``."""
         with torch.no_grad():
-            return torch.cat(self.chunks.over(len(batch), lambda rows: self._losses(_copied(batch, rows))))
+            losses = torch.cat(self.chunks.over(len(batch), lambda rows: self._losses(self._copied(batch, rows))))
+            return losses.to(batch.device)
 
     def gradients(self, batch: Batch) -> Mapping[str, Tensor]:
         """``(N, T_m, d_m)`` per modality of features."""
-        chunks = self.chunks.over(len(batch), lambda rows: self._gradients(_copied(batch, rows)))
-        return {m: torch.cat([chunk[m] for chunk in chunks]) for m in chunks[0]}
+        chunks = self.chunks.over(len(batch), lambda rows: self._gradients(self._copied(batch, rows)))
+        return {m: torch.cat([chunk[m].to(batch.device) for chunk in chunks]) for m in chunks[0]}
 
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
         # cuDNN has no backward pass for recurrent layers in eval mode
@@ -59,6 +62,5 @@ class ModelAdversary:
         error: Tensor = (prediction - batch.labels.to(prediction.dtype)).abs()
         return error
 
-
-def _copied(batch: Batch, rows: slice) -> Batch:
-    return batch.select(range(rows.start, rows.stop))
+    def _copied(self, batch: Batch, rows: slice) -> Batch:
+        return batch.select(range(rows.start, rows.stop)).to(self.device or batch.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -78,6 +78,21 @@ class Chunks:
             found = []
             if torch.cuda.is_available():  # the error is gone by now, and with it what the failed pass had taken
                 torch.cuda.empty_cache()
+
+
+def pieces_of(part: slice, sizes: Sequence[int]) -> list[tuple[int, slice]]:
+    """A run of rows of several tables, one below the other, as runs of rows of each: ``(table, rows)``.
+
+    >>> pieces_of(slice(3, 9), [4, 4, 4])
+    [(0, slice(3, 4, None)), (1, slice(0, 4, None)), (2, slice(0, 1, None))]
+    """
+    found, top = [], 0
+    for table, size in enumerate(sizes):
+        start, stop = max(part.start, top), min(part.stop, top + size)
+        if start < stop:
+            found.append((table, slice(start - top, stop - top)))
+        top += size
+    return found
 
 
 def is_out_of_memory(error: BaseException) -> bool:

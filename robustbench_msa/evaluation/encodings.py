@@ -6,7 +6,7 @@ modality is encoded again, that modality alone, and cells that share the change 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ from corruptions.outline import Block, outline
 from corruptions.outline import joined as gathered
 from robustbench_msa.evaluation.adversary import ModelAdversary
 from robustbench_msa.evaluation.cells import Cell
-from robustbench_msa.evaluation.chunks import Chunks
+from robustbench_msa.evaluation.chunks import Chunks, pieces_of
 from robustbench_msa.evaluation.inputs import Inputs, inside_key, leads
 from robustbench_msa.evaluation.numerics import Computed
 from robustbench_msa.evaluation.rows import DONOR, LOST, Picks, joined, kinds_of, kinds_of_derived
+from robustbench_msa.evaluation.stacks import stack_of
 from robustbench_msa.models.contract import Encoded, MSAModel, Part, told_derived, told_input
 
 
@@ -34,7 +35,9 @@ class Encodings:
         self.inputs = inputs
         self.chunks = chunks
         self._kept: dict[tuple[Any, ...], Part] = {}
-        self._changed: tuple[tuple[Any, ...], Corruption | None] = ((), None)
+        self._changed: dict[tuple[Any, ...], Corruption] = {}
+        self.stack: list[Cell] = []
+        """The cells whose inside was encoded together at last."""
 
     def corruption(self, cell: Cell) -> Corruption:
         """The corrupted input of a cell. Values that it changes inside modalities are encoded as they are made, block
@@ -43,33 +46,43 @@ class Encodings:
         if stressor is None or not stressor.touches_features or stressor.feature_point(cell.point).is_clean:
             return self.inputs.corruption(cell)
         at = inside_key(cell)
-        if at != self._changed[0]:  # only the latest change is kept: cells come in its order
-            self._changed = ((), None)
+        if at not in self._changed:  # only the latest changes are kept: cells come in their order
+            self._changed = {}
             for key in [key for key in self._kept if key[0] == "changed"]:
                 del self._kept[key]
-            self._changed = (at, self._encode_changed(cell))
-        inside = self._changed[1]
-        assert inside is not None
-        return self.inputs.completed(cell, inside)
+            self.stack = stack_of(cell, len(self.inputs.batch), self.chunks.size) if self.inputs.stacks else [cell]
+            self._changed = self._encode_changed(self.stack)
+        return self.inputs.completed(cell, self._changed[at])
 
-    def _encode_changed(self, cell: Cell) -> Corruption:
-        stressor = cell.to_stress().stressor
-        adversary = ModelAdversary(self.model, self.chunks) if stressor.needs_adversary else None
-        measured = "" if self.inputs.knows(cell) else stressor.acts_on
+    def _encode_changed(self, cells: Sequence[Cell]) -> dict[tuple[Any, ...], Corruption]:
+        """What cells of one stress do inside modalities, all their samples one below the other, by ``inside_key``."""
+        stressor, n = cells[0].to_stress().stressor, len(self.inputs.batch)
+        adversary = ModelAdversary(self.model, self.chunks, self.inputs.device) if stressor.needs_adversary else None
+        measured = ["" if self.inputs.knows(cell) else stressor.acts_on for cell in cells]
         touched: set[str] = set()
 
-        def chunk(rows: slice) -> tuple[Block, dict[str, Part]]:
-            inside = self.inputs.inside(cell, rows, adversary)
-            clean, changed = self.inputs.rows(rows), inside.batch if leads(cell) else inside.features.batch
-            touched.update(m for m in MODALITIES if changed.features(m) is not clean.features(m))
-            return outline(inside, measured), {m: self._part(changed, m) for m in touched}
+        def chunk(part: slice) -> tuple[list[tuple[int, Block]], dict[str, Part]]:
+            blocks, batches = [], []
+            for i, rows in pieces_of(part, [n] * len(cells)):
+                inside = self.inputs.inside(cells[i], rows, adversary)
+                clean, changed = self.inputs.rows(rows), inside.batch if leads(cells[i]) else inside.features.batch
+                touched.update(m for m in MODALITIES if changed.features(m) is not clean.features(m))
+                blocks.append((i, outline(inside, measured[i])))
+                batches.append(changed)
+            return blocks, {m: self._part(m, *batches) for m in touched}
 
-        blocks: list[tuple[Block, dict[str, Part]]] = []
-        while not blocks or any(parts.keys() != touched for _, parts in blocks):  # again: a block has touched another
-            blocks = self.chunks.over(len(self.inputs.batch), chunk)
+        found: list[tuple[list[tuple[int, Block]], dict[str, Part]]] = []
+        while not found or any(parts.keys() != touched for _, parts in found):  # again: a block has touched another
+            found = self.chunks.over(len(cells) * n, chunk)
+        keys = [inside_key(cell) for cell in cells]
         for m in touched:
-            self._kept["changed", m] = joined([parts[m] for _, parts in blocks])
-        return gathered([block for block, _ in blocks], self.inputs.batch)
+            part = joined([parts[m] for _, parts in found])
+            for i, key in enumerate(keys):
+                self._kept["changed", key, m] = {name: x[i * n : (i + 1) * n] for name, x in part.items()}
+        return {
+            key: gathered([block for blocks, _ in found for j, block in blocks if j == i], self.inputs.batch)
+            for i, key in enumerate(keys)
+        }
 
     def of(self, rows: Tensor, cell: Cell, corruption: Corruption) -> Callable[[slice], Encoded]:
         """The encoded inputs of rows ``(R, 4)``, in chunks: no more of them is put together at once."""
@@ -86,7 +99,7 @@ class Encodings:
 
     def _picks(self, rows: Tensor, cell: Cell, corruption: Corruption, modality: str) -> Picks:
         kind, row = kinds_of(rows, len(self.inputs.batch), modality)
-        own = self._own_part(corruption, modality)
+        own = self._own_part(cell, corruption, modality)
         donors = self._clean_part(modality) if bool((kind == DONOR).any()) else {}
         lost = self._lost_part(cell, corruption, modality) if bool((kind == LOST).any()) else {}
         return Picks(own, donors, lost, kind, row)
@@ -112,11 +125,11 @@ class Encodings:
             lost = self._keep(("lost", name), lambda: self._encode_derived(name, torch.zeros_like(values)))
         return Picks(own, donors, lost, kind, row)
 
-    def _own_part(self, corruption: Corruption, modality: str) -> Part:
+    def _own_part(self, cell: Cell, corruption: Corruption, modality: str) -> Part:
         """The encoding after feature-level changes: the clean one where this modality was not touched."""
         changed = corruption.features.batch.features(modality)
         untouched = changed is self.inputs.batch.features(modality)
-        return self._clean_part(modality) if untouched else self._kept["changed", modality]
+        return self._clean_part(modality) if untouched else self._kept["changed", inside_key(cell), modality]
 
     def _clean_part(self, modality: str) -> Part:
         return self._keep(("clean", modality), lambda: self._encode(modality, self.inputs.rows))
@@ -141,13 +154,27 @@ class Encodings:
     def _encode(self, modality: str, block: Callable[[slice], Batch]) -> Part:
         """Block by block, so that of mapped features no more is read, filled or zeroed at once."""
         n = len(self.inputs.batch)
-        return joined(self.chunks.over(n, lambda rows: self._part(block(rows), modality)))
+        return joined(self.chunks.over(n, lambda rows: self._part(modality, block(rows))))
 
-    def _part(self, batch: Batch, modality: str) -> Part:
-        return self.computed.encode_modality(modality, *told_input(batch, modality))
+    def _part(self, modality: str, *batches: Batch) -> Part:
+        """One modality of batches, one below the other."""
+        told = zip(*(told_input(batch, modality) for batch in batches), strict=True)
+        x, lengths = (self.inputs.to_device(stacked(given)) for given in told)
+        return self._home(self.computed.encode_modality(modality, x, lengths))
 
     def _encode_derived(self, name: str, values: Tensor) -> Part:
-        return joined(self.chunks.over(len(values), lambda rows: self.computed.encode_derived(name, values[rows])))
+        return joined(self.chunks.over(len(values), lambda rows: self._derived_part(name, values[rows])))
+
+    def _derived_part(self, name: str, values: Tensor) -> Part:
+        return self._home(self.computed.encode_derived(name, self.inputs.to_device(values)))
+
+    def _home(self, part: Part) -> Part:
+        return {name: self.inputs.to_home(x) for name, x in part.items()}
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """One below the other; a single one is not copied."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
 def absent(batch: Batch) -> Batch:

@@ -129,7 +129,7 @@ def _one_line(error: Exception) -> str:
 
 def _runtime(inputs: Inputs, batch_size: int, seconds: float) -> Runtime:
     return Runtime(
-        device=str(inputs.batch.device),
+        device=str(inputs.device),
         batch_size=batch_size,
         threads=torch.get_num_threads(),
         seconds=seconds,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,31 +11,53 @@ from torch import Tensor
 from corruptions import MODALITIES
 from corruptions.corruption import Corruption
 from robustbench_msa.evaluation.cells import NUMERICS, Cell
-from robustbench_msa.evaluation.chunks import Chunks
+from robustbench_msa.evaluation.chunks import Chunks, pieces_of
 from robustbench_msa.evaluation.encodings import Encodings
-from robustbench_msa.evaluation.groups import shared_rows
+from robustbench_msa.evaluation.groups import points_like, shared_rows
 from robustbench_msa.evaluation.inputs import Inputs, inside_key
 from robustbench_msa.evaluation.numerics import Computed
-from robustbench_msa.evaluation.rows import LOST, Fused, joined_outputs, kinds_of, places, rows_of
-from robustbench_msa.models.contract import MSAModel, Output
+from robustbench_msa.evaluation.rows import (
+    LOST,
+    Fused,
+    joined_encoded,
+    joined_outputs,
+    kinds_of,
+    places,
+    rows_of,
+    split_output,
+)
+from robustbench_msa.models.contract import Encoded, MSAModel, Output, Part
+
+
+class Mate(NamedTuple):
+    """A cell and what was done to its input."""
+
+    cell: Cell
+    corruption: Corruption
+
+
+class Rows(NamedTuple):
+    """Distinct rows ``(R, 4)`` of a cell."""
+
+    rows: Tensor
+    of: Mate
 
 
 class Fuser:
-    """One model's predictions for cells, each distinct row fused once: of the clean input, and of the latest group.
+    """One model's predictions for cells, each distinct row fused once: of the clean input, and of the latest groups.
 
     Whatever is fused together is laid down by the cell alone (``groups``), so that its predictions are the same bit for
     bit whichever cells were run before. Of a group an ``Output`` is kept, no encodings.
     """
 
     def __init__(self, model: MSAModel, inputs: Inputs, chunks: Chunks, numerics: str = NUMERICS) -> None:
-        self.computed = Computed(model, numerics, inputs.batch.device)
+        self.computed = Computed(model, numerics, inputs.device)
         self.inputs = inputs
         self.chunks = chunks
         self.numerics = numerics
         self.encodings = Encodings(model, self.computed, inputs, chunks)
         self._clean: Fused | None = None
-        self._group: Fused | None = None
-        self._group_of: tuple[Any, ...] = ()
+        self._groups: dict[tuple[Any, ...], Fused | None] = {}
 
     def output(self, cell: Cell) -> tuple[Corruption, Output]:
         """What was done to a cell's input (without values), and what the model says of all samples in their order."""
@@ -47,7 +70,7 @@ class Fuser:
         new = at < 0
         if bool(new.any()):
             at[new] = sum(len(fused.rows) for fused in known) + torch.arange(int(new.sum()))
-            known.append(self._fuse(rows[new], cell, corruption))
+            known += self._fuse([Rows(rows[new], Mate(cell, corruption))])
         if len(known) == 1 and at.equal(torch.arange(len(known[0].rows))):
             return known[0].output
         return _at(joined_outputs([fused.output for fused in known]), at)
@@ -69,26 +92,53 @@ class Fuser:
     def _clean_rows(self) -> Fused:
         if self._clean is None:
             corruption = self.inputs.corruption(CLEAN_CELL)
-            self._clean = self._fuse(rows_of(corruption.sources), CLEAN_CELL, corruption)
+            (self._clean,) = self._fuse([Rows(rows_of(corruption.sources), Mate(CLEAN_CELL, corruption))])
         return self._clean
 
     def _group_rows(self, cell: Cell, corruption: Corruption, known: list[Fused]) -> Fused | None:
         group_of = inside_key(cell)
-        if group_of != self._group_of:  # only the latest is kept: cells come in its order
-            self._group, self._group_of = None, ()
-            rows = shared_rows(cell, self.inputs, _rows_in(known))
-            self._group = None if rows is None else self._fuse(rows, cell, corruption)
-            self._group_of = group_of
-        return self._group
+        if group_of not in self._groups:  # only the latest are kept: cells come in their order
+            self._groups = {}
+            mates = [Mate(cell, corruption)] if self._untouched(corruption) else self._mates(cell, corruption)
+            groups = {inside_key(mate.cell): self._group(mate, known, alone=len(mates) == 1) for mate in mates}
+            fused = iter(self._fuse([group for group in groups.values() if group is not None]))
+            self._groups = {key: None if group is None else next(fused) for key, group in groups.items()}
+        return self._groups[group_of]
 
-    def _fuse(self, rows: Tensor, cell: Cell, corruption: Corruption) -> Fused:
-        encoded = self.encodings.of(rows, cell, corruption)
-        present = self._present(rows, corruption)
-        outputs = self.chunks.over(len(rows), lambda part: self.computed.fuse(encoded(part), present[part]))
-        return Fused(rows, joined_outputs(outputs))
+    def _mates(self, cell: Cell, corruption: Corruption) -> list[Mate]:
+        """The cells that were encoded with this one. Those that are left untouched have the rows of the clean input."""
+        stack = self.encodings.stack
+        if len(stack) == 1:
+            return [Mate(cell, corruption)]
+        mates = [Mate(mate, self.encodings.corruption(mate)) for mate in stack]
+        return [mate for mate in mates if not self._untouched(mate.corruption)]
 
-    def _present(self, rows: Tensor, corruption: Corruption) -> Tensor:
+    def _group(self, mate: Mate, known: list[Fused], alone: bool) -> Rows | None:
+        """The rows that a cell shares with others; in a stack, also those that are its own alone."""
+        rows = shared_rows(mate.cell, self.inputs, _rows_in(known))
+        if rows is None and not alone and len(points_like(mate.cell)) == 1:
+            rows = rows_of(mate.corruption.sources)
+        return None if rows is None else Rows(rows, mate)
+
+    def _fuse(self, wanted: Sequence[Rows]) -> list[Fused]:
+        """Rows of several cells, one below the other."""
+        if not wanted:
+            return []
+        encoded = [self.encodings.of(some.rows, *some.of) for some in wanted]
+        present = torch.cat([self._present(some) for some in wanted])
+        sizes = [len(some.rows) for some in wanted]
+        move = self.inputs.to_device
+
+        def chunk(part: slice) -> Output:
+            parts = [encoded[i](rows) for i, rows in pieces_of(part, sizes)]
+            return self.computed.fuse(moved(joined_encoded(parts), move), move(present[part]))
+
+        output = joined_outputs(self.chunks.over(sum(sizes), chunk))
+        return [Fused(some.rows, part) for some, part in zip(wanted, split_output(output, sizes), strict=True)]
+
+    def _present(self, wanted: Rows) -> Tensor:
         """What the model is told of each row, ``(R, 3)`` bool."""
+        rows, corruption = wanted.rows, wanted.of.corruption
         there = corruption.clean.present[rows[:, 0].to(corruption.clean.device)]
         if not corruption.told:
             return there
@@ -101,6 +151,16 @@ CLEAN_CELL = Cell()
 
 def _rows_in(known: list[Fused]) -> Tensor:
     return torch.cat([torch.empty(0, 4, dtype=torch.int64), *(fused.rows for fused in known)])
+
+
+def moved(encoded: Encoded, move: Callable[[Tensor], Tensor]) -> Encoded:
+    """The same with each tensor where ``move`` puts it."""
+
+    def part(tensors: Part) -> Part:
+        return {name: move(x) for name, x in tensors.items()}
+
+    derived = {name: part(tensors) for name, tensors in encoded.derived.items()}
+    return Encoded(**{m: part(encoded.part(m)) for m in MODALITIES}, derived=derived)
 
 
 def _at(output: Output, at: Tensor) -> Output:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from corruptions import MODALITIES, Batch, Draws, Point, Reference, Stress, input_digest, realised
 from corruptions.composition import Composition
@@ -23,7 +24,11 @@ DRAWS_BYTES = 2 << 30  # how much memory kept draws may take, at most a quarter 
 
 
 class Inputs:
-    """The evaluated split on its device, with what stressors need: reference, pool, draws.
+    """The evaluated split, with what stressors need: reference, pool, draws.
+
+    The split lives on the device where models run, or in the machine's memory where the device is too small for it; it
+    is then corrupted there and goes to the device block by block (``to_device``), and what is made of it comes back
+    (``to_home``).
 
     Args:
         dataset: where the split, the training statistics and the fingerprint come from.
@@ -34,7 +39,11 @@ class Inputs:
     def __init__(self, dataset: Dataset, split: str, device: torch.device | str = "cpu") -> None:
         self.dataset = dataset
         self.split = split
-        self.batch: Batch = dataset.splits[split].to(device)
+        samples = dataset.splits[split]
+        self.streams = not fits(samples, torch.device(device))
+        self.batch: Batch = samples if self.streams else samples.to(device)
+        self.device = torch.device(device) if self.streams else self.batch.device
+        self.stacks = self.device.type == "cuda"  # a CPU is busy with one severity (``evaluation.stacks``)
         self._rows: dict[tuple[int, int], Batch] = {}
         self._draws: OrderedDict[int, Draws] = OrderedDict()
         self._probe_draws: dict[int, Draws] = {}
@@ -107,15 +116,26 @@ class Inputs:
         stress = cell.to_stress()
         return stress.stressor.sources(self.batch, point, self.draws(cell.seed), self.batch, dict(stress.options))
 
+    def to_device(self, x: Tensor) -> Tensor:
+        """A block of the split where models run; from the machine's memory to a GPU through pinned pages, so that
+        nobody waits for it."""
+        if not self.streams:
+            return x
+        return (x.pin_memory() if self.device.type == "cuda" else x).to(self.device, non_blocking=True)
+
+    def to_home(self, x: Tensor) -> Tensor:
+        """What was made of a block, where the split lives."""
+        return x.to(self.batch.device) if self.streams else x
+
     @property
     def sample_bytes(self) -> int:
         """Of the features of one sample, as float32."""
-        return 4 * sum(self.batch.features(m)[0].numel() for m in MODALITIES)
+        return bytes_of_one(self.batch)
 
     @cached_property
     def _seeds_kept(self) -> int:
         """Of how many seeds all draws may be kept; 0: they are made again wherever they are needed."""
-        return min(DRAWS_BYTES, room() // 4) // (self.sample_bytes * len(self.batch))
+        return min(DRAWS_BYTES, room_on(self.batch.device) // 4) // (self.sample_bytes * len(self.batch))
 
     def draws(self, seed: int | None) -> Draws:
         """The draws of a seed for all samples; those of the latest seeds are kept, as far as memory allows."""
@@ -155,6 +175,21 @@ class Inputs:
             return pool  # the untouched split: its own fingerprint
         probe = (self.probe, self.probe_draws(seed))
         return input_digest(data, stress, point, seed, corruption, pool, self.reference, probe)
+
+
+def fits(samples: Batch, device: torch.device) -> bool:
+    """Does a device hold a split and as much again (the draws of a seed), with half its memory left for models?"""
+    return device.type == "cpu" or 4 * len(samples) * bytes_of_one(samples) <= room_on(device)
+
+
+def bytes_of_one(batch: Batch) -> int:
+    """Of the features of one sample, as float32."""
+    return 4 * sum(batch.features(m)[0].numel() for m in MODALITIES)
+
+
+def room_on(device: torch.device) -> int:
+    """Bytes that may still be taken on a device."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else room()
 
 
 def inside_key(cell: Cell) -> tuple[Any, ...]:

@@ -122,7 +122,7 @@ def preflight_all(
 
 def stamp(inputs: Inputs) -> dict[str, str]:
     """What made the checks, for the manifest beside them."""
-    return {"msabench": __version__, "preflight": str(VERSION), "device": inputs.batch.device.type}
+    return {"msabench": __version__, "preflight": str(VERSION), "device": inputs.device.type}
 
 
 def _kept(about: Any, inputs: Inputs) -> tuple[Check, ...] | None:

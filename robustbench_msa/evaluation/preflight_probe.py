@@ -24,7 +24,7 @@ def probe(inputs: Inputs) -> Batch:
         rows += (~there).nonzero().squeeze(1).tolist()[:1]
     place = {sample: row for row, sample in enumerate(batch.ids)}
     rows += [place[sample] for sample in inputs.probe.ids]
-    return batch.select(sorted(list(dict.fromkeys(rows))[:PROBE]))
+    return batch.select(sorted(list(dict.fromkeys(rows))[:PROBE])).to(inputs.device)
 
 
 def copied(batch: Batch) -> Batch:

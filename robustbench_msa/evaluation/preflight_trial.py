@@ -116,7 +116,8 @@ class Trial:
             return None
         (point,) = (point for point in stress.grid(severity).points if not point.is_clean)
         draws = Draws(FIRST_SEED, self.batch)
-        batch = stress.apply(self.batch, point, draws, self.inputs.reference, self.batch).batch
+        reference = self.inputs.reference.to(self.batch.device)
+        batch = stress.apply(self.batch, point, draws, reference, self.batch).batch
         return self.predict(batch, cell_at(self.subject, self.inputs.setting, stress, point, FIRST_SEED))
 
     def in_batches(self, rows: Sequence[int], size: int, seed: int = FIRST_SEED) -> Tensor:

@@ -6,6 +6,7 @@ A row is four numbers: the sample i of N, then for text, audio and vision one of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from corruptions import MODALITIES
 from corruptions.corruption import Sources
-from robustbench_msa.models.contract import Output, Part
+from robustbench_msa.models.contract import Encoded, Output, Part
 
 OWN, DONOR, LOST = 0, 1, 2
 
@@ -61,6 +62,23 @@ def joined(parts: Sequence[Part]) -> Part:
 
 def joined_outputs(outputs: Sequence[Output]) -> Output:
     return Output(torch.cat([o.prediction for o in outputs]), joined([o.extras for o in outputs]))
+
+
+def split_output(output: Output, sizes: Sequence[int]) -> list[Output]:
+    """The outputs of so many rows each, in their order."""
+    ends = list(itertools.accumulate(sizes))
+    return [
+        Output(output.prediction[end - size : end], {name: x[end - size : end] for name, x in output.extras.items()})
+        for end, size in zip(ends, sizes, strict=True)
+    ]
+
+
+def joined_encoded(parts: Sequence[Encoded]) -> Encoded:
+    """The rows of all, one after the other; a single one is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    derived = {name: joined([encoded.derived[name] for encoded in parts]) for name in parts[0].derived}
+    return Encoded(**{m: joined([encoded.part(m) for encoded in parts]) for m in MODALITIES}, derived=derived)
 
 
 @dataclass(frozen=True, eq=False)

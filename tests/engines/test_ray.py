@@ -10,6 +10,7 @@ import pytest
 from engine_runs import CELLS, NAME, assert_same, workers_of
 
 from corruptions import InputError
+from robustbench_msa.engines.on_ray import lacking
 from robustbench_msa.evaluation.cells import Cell
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.run import Benchmark, benchmark
@@ -80,3 +81,21 @@ def test_a_node_that_is_killed_costs_the_cells_in_its_hands(
     assert len(gone) == 1
     assert (tally.computed, tally.failed) == (CELLS, 0)
     assert_same(out, reference)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpu", "told"),
+    [
+        ([(4, 0)], 2, False, None),
+        ([(1, 0), (8, 1)], 2, True, None),
+        ([(4, 1), (1, 8)], 4, True, None),
+        ([(4, 0), (8, 0)], 2, True, "has 2 CPUs and a GPU, which a task takes (there are: CPU 4, GPU 0; CPU 8, GPU 0)"),
+        ([(1, 0), (1, 8)], 2, True, "--device cpu needs no GPU"),
+        ([(1, 0), (1, 0)], 2, False, "has 2 CPUs, which a task takes"),
+    ],
+)
+def test_a_machine_that_nobody_has(nodes, cpus, gpu, told) -> None:
+    listed = [{"Alive": True, "Resources": {"CPU": float(c), **({"GPU": float(g)} if g else {})}} for c, g in nodes]
+    listed.append({"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}})
+    found = lacking(listed, cpus, gpu)
+    assert found is None if told is None else told in str(found)

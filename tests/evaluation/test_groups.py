@@ -182,6 +182,7 @@ def test_no_more_than_the_latest_group_is_kept(inputs: Inputs) -> None:
         runner.run(cell)
     fuser = runner._fuser
     assert fuser is not None
-    assert fuser._group is not None
-    assert len(fuser._group.rows) <= 2 * len(inputs.batch)
+    (group,) = fuser._groups.values()
+    assert group is not None
+    assert len(group.rows) <= 2 * len(inputs.batch)
     assert len(fuser.encodings._kept) == 6  # clean and absent, by modality

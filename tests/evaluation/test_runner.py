@@ -113,14 +113,21 @@ def cells(inputs: Inputs) -> list[Cell]:
 
 
 @pytest.fixture(scope="module")
-def results(models: dict[str, MSAModel], inputs: Inputs, cells: list[Cell]) -> dict[tuple[str, int], list[Result]]:
-    """One runner over all cells, so that anything stale in what it keeps would show. By model and batch size."""
+def results(models: dict[str, MSAModel], inputs: Inputs, cells: list[Cell]) -> dict[tuple[str, str], list[Result]]:
+    """One runner over all cells, so that anything stale in what it keeps would show. By model and way."""
     found = {}
     for name, model in models.items():
-        for size in (7, 256):
-            runner = Runner(model, inputs, size)
-            found[name, size] = [runner.run(cell) for cell in cells]
+        for way, (size, ours) in ways_of(inputs).items():
+            runner = Runner(model, ours, size)
+            found[name, way] = [runner.run(cell) for cell in cells]
     return found
+
+
+def ways_of(inputs: Inputs) -> dict[str, tuple[int, Inputs]]:
+    """Batch sizes and inputs that all mean the same, by name."""
+    stacking, streaming = (Inputs(inputs.dataset, "test") for _ in range(2))
+    stacking.stacks = streaming.streams = True
+    return {"7": (7, inputs), "256": (256, inputs), "stacked": (100, stacking), "streamed": (16, streaming)}
 
 
 def plainly(model: MSAModel, gappy: Any, cell: Cell) -> tuple[Any, Any]:
@@ -137,7 +144,7 @@ def plainly(model: MSAModel, gappy: Any, cell: Cell) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_encode_once_is_the_plain_way(name, models, gappy, cells, results) -> None:
-    for cell, result in zip(cells, results[name, 256], strict=True):
+    for cell, result in zip(cells, results[name, "256"], strict=True):
         batch, output = plainly(models[name], gappy, cell)
         what = f"{name} {cell.stress}:{cell.params} at {cell.point}, seed {cell.seed}"
         np.testing.assert_allclose(result.y_pred, output.prediction.numpy(), rtol=0, atol=1e-5, err_msg=what)
@@ -152,15 +159,16 @@ def test_encode_once_is_the_plain_way(name, models, gappy, cells, results) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_the_corruptions_really_bite(name, cells, results) -> None:
     """Otherwise the comparison above says nothing."""
-    clean = next(r.y_pred for c, r in zip(cells, results[name, 256], strict=True) if c.is_clean)
-    for cell, result in zip(cells, results[name, 256], strict=True):
+    clean = next(r.y_pred for c, r in zip(cells, results[name, "256"], strict=True) if c.is_clean)
+    for cell, result in zip(cells, results[name, "256"], strict=True):
         if not cell.is_clean and not (cell.stress == "misalign" and name == "late_fusion"):  # it reads means over time
             assert np.abs(result.y_pred - clean).max() > 1e-3, f"{name} {cell.stress} {cell.point}"
 
 
+@pytest.mark.parametrize("way", ["7", "stacked", "streamed"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_batch_size_does_not_matter(name, results) -> None:
-    for small, large in zip(results[name, 7], results[name, 256], strict=True):
+def test_the_way_does_not_matter(name, way, results) -> None:
+    for small, large in zip(results[name, way], results[name, "256"], strict=True):
         np.testing.assert_allclose(small.y_pred, large.y_pred, rtol=0, atol=1e-5)
         for extra, values in large.extras.items():
             assert small.extras[extra].shape == values.shape
