@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.budget import Budget
@@ -19,6 +21,7 @@ from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.store import Store
 from robustbench_msa.models.contract import MSAModel
 
+TWICE = "1, twice at once"
 CLI = ("-m", "robustbench_msa.cli.main")
 WORKERS_JOB = (
     "run",
@@ -92,32 +95,47 @@ def workers(budget: Budget) -> list[Table]:
     if "--workers" not in python([*CLI, "run", "--help"], {"COLUMNS": "200"}).out:
         return [Table(title, columns, [], ["Not measured: `msabench run` has no option --workers."])]
     seeds, rounds = budget.of(3, 25), budget.of(1, 2)
-    spent: dict[tuple[int, int], list[Spent]] = {(count, n): [] for n in (1, seeds) for count in (1, 2)}
+    sides = {"1": _one, "2": _two, TWICE: _twice}
+    spent: dict[tuple[str, int], list[Spent]] = {(side, n): [] for n in (1, seeds) for side in sides}
     for _ in range(rounds):
-        for (count, n), values in spent.items():
-            values.append(_run_with(count, n))
+        for (side, n), values in spent.items():
+            values.append(sides[side](n))
     times = {at: [one.elapsed for one in values] for at, values in spent.items()}
-    gains = [a / b for a, b in zip(times[1, seeds], times[2, seeds], strict=True)]
-    pairs = zip(times[1, seeds], times[1, 1], times[2, seeds], times[2, 1], strict=True)
-    further = [(long_1 - short_1) / (long_2 - short_2) for long_1, short_1, long_2, short_2 in pairs]
     rows = [
-        [
-            str(count),
-            str(n),
-            spread(times[count, n], " s", 1),
-            spread([one.processor for one in values], " s", 1),
-            "",
-            "",
-        ]
-        for (count, n), values in spent.items()
+        [side, str(n), spread(times[side, n], " s", 1), spread([one.processor for one in values], " s", 1), "", ""]
+        for (side, n), values in spent.items()
     ]
-    rows.append(["**2 over 1**", str(seeds), spread(gains, "x"), "", spread(further, "x"), judged(further, least=1.8)])
+    for name, side, jobs in (("2 over 1", "2", 1), (f"{TWICE}, over 1", TWICE, 2)):
+        gains = [jobs * a / b for a, b in zip(times["1", seeds], times[side, seeds], strict=True)]
+        runs = zip(times["1", seeds], times["1", 1], times[side, seeds], times[side, 1], strict=True)
+        further = [jobs * (long_1 - short_1) / (long_2 - short_2) for long_1, short_1, long_2, short_2 in runs]
+        goal = judged(further, least=1.8) if side == "2" else ""
+        rows.append([f"**{name}**", str(seeds), spread(gains, "x"), "", spread(further, "x"), goal])
     note = (
         f"`msabench {' '.join(WORKERS_JOB)} --seeds N --workers W`: whole commands, start, imports, preflight and "
         "tables included, one thread of torch a process (OMP_NUM_THREADS=1). The gain on what comes with more seeds "
-        "leaves out what the same command takes with one seed, which is mostly done once, whatever there is to compute."
+        "leaves out what the same command takes with one seed, which is mostly done once, whatever there is to "
+        f"compute. {TWICE.capitalize()}: two such commands that know nothing of each other, side by side, for twice "
+        "the cells: what this machine gives to two processes, and no way of sharing out the work can give more."
     )
     return [Table(title, columns, rows, [note])]
+
+
+def _one(seeds: int) -> Spent:
+    return _run_with(1, seeds)
+
+
+def _two(seeds: int) -> Spent:
+    return _run_with(2, seeds)
+
+
+def _twice(seeds: int) -> Spent:
+    """Two commands with a worker each, at the same time."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(_one, [seeds, seeds]))
+    elapsed = time.perf_counter() - start
+    return both[0]._replace(elapsed=elapsed, processor=max(one.processor for one in both))
 
 
 def _run_with(count: int, seeds: int) -> Spent:
