@@ -39,6 +39,7 @@ from benchmarks import (
 from benchmarks.budget import Budget
 from benchmarks.report import Table, write_page
 from corruptions.registry import did_you_mean
+from robustbench_msa.allocator import keep_freed_memory
 from robustbench_msa.analysis.efficiency import machine as processor_and_device
 from robustbench_msa.version import commit, versions
 
@@ -119,6 +120,7 @@ def main() -> None:
         sys.exit("benchmarks: --device cuda: this torch sees no CUDA device")
     device = "cuda" if asked.device != "cpu" and cuda else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()  # as the command line does; for both sides of every case
     budget, facts, found = Budget(asked.quick, device), machine(device), []
     cases: dict[str, Callable[[Budget], list[Table]]] = {**CASES, "store": partial(store.store, count=asked.cells)}
     for name in (name for name in CASES if name in asked.only or not asked.only):

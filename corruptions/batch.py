@@ -71,6 +71,7 @@ class Batch:
     groups: tuple[str, ...] = None  # type: ignore[assignment]
     present: Tensor = None  # type: ignore[assignment]
     derived: Mapping[str, Derived] = field(default_factory=dict)
+    _energies: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for modality in MODALITIES:
@@ -138,6 +139,12 @@ class Batch:
         steps = torch.arange(self.features(modality).shape[1], device=self.device)
         return steps[None, :] < self.lengths(modality)[:, None]
 
+    def energy(self, modality: str) -> Tensor:
+        """Sum of squares of each step's features, ``(N, T_m)`` float64; computed once."""
+        if modality not in self._energies:
+            self._energies[modality] = energy(self.features(modality))
+        return self._energies[modality]
+
     def replace(self, **changes: Any) -> Batch:
         """A batch with some fields replaced; all others are shared, not copied."""
         return replace(self, **changes)
@@ -166,6 +173,7 @@ class Batch:
         values |= {name: getattr(self, name)[part] for name in ("ids", "groups")}
         values["labels"] = None if self.labels is None else self.labels[part]
         values["derived"] = {k: Derived(d.values[part], d.sources) for k, d in self.derived.items()}
+        values["_energies"] = {}
         for name, value in values.items():
             object.__setattr__(found, name, value)
         return found
@@ -180,6 +188,12 @@ class Batch:
 
 
 _TENSOR_FIELDS = (*MODALITIES, *(f"{m}_lengths" for m in MODALITIES), "present")
+
+
+def energy(x: Tensor) -> Tensor:
+    """Sum of squares over the last dimension, float64, whatever the number of threads. Makes nothing of x's size."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    return norm.square_()
 
 
 def _tensor(values: Any) -> Tensor:

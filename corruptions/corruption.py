@@ -22,12 +22,14 @@ class Features:
     """A batch after feature-level changes.
 
     lost: the steps that were lost, ``(N, T_m)`` bool per modality touched; altered: those that hold another step's or
-    another sample's value, likewise. powers: what ``realised`` has measured of them.
+    another sample's value, likewise. filled: modalities in which nothing has changed but the lost steps. powers: what
+    ``realised`` has measured of them.
     """
 
     batch: Batch
     lost: Mapping[str, Tensor] = field(default_factory=dict)
     altered: Mapping[str, Tensor] = field(default_factory=dict)
+    filled: frozenset[str] = frozenset()
     powers: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
 
 

@@ -7,6 +7,7 @@ A draw is keyed by (seed, sample id, modality, purpose), never by position, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -86,7 +87,7 @@ class Draws:
 
     def pairs(self, purpose: str, hosts: Sequence[int], donor_ids: Sequence[str]) -> NDArray[np.float64]:
         """One uniform per (host, donor) pair, keyed by both ids: ``(len(hosts), len(donor_ids))`` on the CPU."""
-        donors = np.array([key_of("donor", donor) for donor in donor_ids], dtype=np.uint64)
+        donors = np.array([_donor_key(donor) for donor in donor_ids], dtype=np.uint64)
         words = philox(self._keys(purpose, "", [self.ids[i] for i in hosts]), donors)
         pairs: NDArray[np.float64] = (words[0] * 2.0**21 + (words[1] >> np.uint64(11)) + 0.5) * 2.0**-53
         return pairs
@@ -111,6 +112,12 @@ class Draws:
         shape = self._shapes[modality]
         values = normals(self._keys(purpose, modality, self.ids), int(np.prod(shape)))
         return torch.from_numpy(values).view(len(self.ids), *shape)
+
+
+@lru_cache(maxsize=1 << 16)
+def _donor_key(donor: str) -> int:
+    """The same for every seed and every host."""
+    return key_of("donor", donor)
 
 
 class GeneratorDraws(Draws):

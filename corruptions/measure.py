@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corruptions.batch import MODALITIES, Batch
+from corruptions.batch import MODALITIES, Batch, energy
 from corruptions.corruption import Corruption, maskable
 from corruptions.draws import Draws
 from corruptions.grid import Point
@@ -91,17 +91,17 @@ def _noise_db(stages: tuple[Corruption, ...], modality: str, steps: Tensor) -> f
 def powers(stage: Corruption, modality: str) -> tuple[Tensor, Tensor]:
     """What was added to each step and what was there, as sums of squares: two ``(N, T_m)`` float64.
 
-    Measured once for all corruptions that share these features; a run of samples at a time, so that nothing of the
-    features' own size is made.
+    Lost steps count as without noise where they are all that has changed. Measured once for all corruptions that share
+    these features; a run of samples at a time, so that nothing of the features' own size is made.
     """
     known = stage.features.powers
     if modality not in known:
         x, noisy = stage.clean.features(modality), stage.features.batch.features(modality)
-        parts = [slice(start, start + PROBE) for start in range(0, max(1, len(x)), PROBE)]
-        signal = torch.cat([x[part].square().sum(2, dtype=torch.float64) for part in parts])
+        signal = stage.clean.energy(modality)
         noise = torch.zeros_like(signal)
-        if noisy is not x:
-            noise = torch.cat([(noisy[part] - x[part]).square().sum(2, dtype=torch.float64) for part in parts])
+        if noisy is not x and modality not in stage.features.filled:
+            parts = [slice(start, start + PROBE) for start in range(0, max(1, len(x)), PROBE)]
+            noise = torch.cat([energy(noisy[part] - x[part]) for part in parts])
         known[modality] = (noise, signal)
     return known[modality]
 

@@ -13,6 +13,7 @@ PACKAGE = "robustbench_msa"
 TOP = f"{PACKAGE}.__init__"
 FLOORS = {
     f"{PACKAGE}.version": 0,
+    f"{PACKAGE}.allocator": 0,
     f"{PACKAGE}.atomic": 0,
     f"{PACKAGE}.printable": 0,
     "corruptions": 1,

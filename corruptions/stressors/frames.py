@@ -115,4 +115,4 @@ def lose_frames(batch: Batch, lost: dict[str, Tensor], fill: str, reference: Ref
         if bool(steps.any()):
             kind = "unk" if fill == "auto" and not batch.features(modality).is_floating_point() else fill
             changes[modality] = fill_steps(batch, modality, steps, kind, reference)
-    return Features(batch.replace(**changes) if changes else batch, lost)
+    return Features(batch.replace(**changes) if changes else batch, lost, filled=frozenset(lost))

@@ -45,7 +45,7 @@ class Noise(Stressor):
         (rho,) = point.values
         noisy = add_noise(batch, float(rho), draws, reference, options)
         lost = {m: smallest(draws.steps("mask", m), maskable(batch, m), rho) for m in allowed(options)}
-        return lose_steps(noisy, lost, str(options["fill"]), reference)
+        return lose_steps(batch, noisy, lost, str(options["fill"]), reference)
 
 
 class NoiseLambda(Stressor):
@@ -127,7 +127,7 @@ def noise_and_masks(
     if "text" in allowed(options):
         rate = _by_step(_of("text", level))
         lost["text"] = maskable(batch, "text") & (draws.steps("mask", "text") < rate)  # eq. 13
-    return lose_steps(noisy, lost, str(options["fill"]), reference)
+    return lose_steps(batch, noisy, lost, str(options["fill"]), reference)
 
 
 def add_noise(
@@ -156,14 +156,18 @@ def smallest(draws: Tensor, steps: Tensor, share: Decimal) -> Tensor:
     return ranks < counts[:, None]
 
 
-def lose_steps(batch: Batch, lost: Mapping[str, Tensor], fill: str, reference: Reference | None) -> Features:
-    """Fill the lost steps; audio and vision steps are dropped, so ``fill`` speaks of text and ``mean`` of all."""
+def lose_steps(
+    clean: Batch, noisy: Batch, lost: Mapping[str, Tensor], fill: str, reference: Reference | None
+) -> Features:
+    """Fill the lost steps of the noisy batch; audio and vision steps are dropped, so ``fill`` speaks of text and
+    ``mean`` of all."""
     changes = {}
     for modality, steps in lost.items():
         if bool(steps.any()):
             kind = fill if modality == "text" or fill == "mean" else "zeros"
-            changes[modality] = fill_steps(batch, modality, steps, kind, reference)
-    return Features(batch.replace(**changes) if changes else batch, lost)
+            changes[modality] = fill_steps(noisy, modality, steps, kind, reference)
+    filled = frozenset(m for m in lost if noisy.features(m) is clean.features(m))
+    return Features(noisy.replace(**changes) if changes else noisy, lost, filled=filled)
 
 
 def _of(modality: str, level: float | Tensor | Mapping[str, Tensor]) -> float | Tensor:

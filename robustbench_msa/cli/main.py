@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from robustbench_msa.allocator import keep_freed_memory
 from robustbench_msa.cli import (
     check_table,
     compact,
@@ -70,6 +71,7 @@ INTERRUPTED = 130  # what newer versions of typer make of Ctrl-C themselves
 def main() -> None:
     """Run the command line; every foreseen error is one line and exit code 2, never a traceback."""
     gc.set_threshold(GC_THRESHOLD)
+    keep_freed_memory()
     try:
         code = app(prog_name="msabench", standalone_mode=False)
         sys.stdout.flush()

@@ -17,6 +17,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
+from robustbench_msa.allocator import keep_freed_memory
 from robustbench_msa.engines.job import sendable
 
 GRACE = 10.0
@@ -30,6 +31,7 @@ def main() -> None:
     outbox, inbox_file = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
     os.dup2(2, 1)
     signal.signal(signal.SIGTERM, _stop)
+    keep_freed_memory()
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_listen, args=(inbox_file, inbox), daemon=True).start()
     try:

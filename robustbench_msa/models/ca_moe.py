@@ -480,7 +480,7 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         valid = valid_steps(x, lengths)  # (N, T)
-        x = self.dropout(self.standardise(x.masked_fill(~valid[..., None], 0.0)))
+        x = self.dropout(self.standardise(x, valid))
         place = relative_position(lengths, x.shape[1], self.FREQUENCIES)
         h = self.project(torch.cat([x, place], dim=-1))  # (N, T, d)
         for layer in self.layers:

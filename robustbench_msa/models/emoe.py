@@ -241,7 +241,7 @@ class EMOE(MSAModel):
     def encode_modality(self, modality: str, x: Tensor, lengths: Tensor) -> Part:
         c = self.config
         require_features(modality, x, self.spec.dims[MODALITIES.index(modality)])
-        x = self.standardise[modality](x.masked_fill(~valid_steps(x, lengths)[..., None], 0.0))
+        x = self.standardise[modality](x, valid_steps(x, lengths))
         lengths = lengths.clamp(min=1)  # a sample without any step is one step of zeros
         valid = valid_steps(x, lengths)  # (N, T)
         f = self.low_level(modality, x).masked_fill(~valid[..., None], 0.0)  # (N, T, d)

@@ -84,7 +84,7 @@ class LateFusion(MSAModel):
     def encode_modality(self, modality: str, x: Tensor, lengths: Tensor) -> Part:
         require_features(modality, x, self.spec.dims[MODALITIES.index(modality)])
         valid = valid_steps(x, lengths)  # (N, T)
-        x = self.standardise[modality](x.masked_fill(~valid[..., None], 0.0))
+        x = self.standardise[modality](x, valid)
         return {"h": self.subnet[modality](masked_mean(x, valid))}  # (N, hidden)
 
     def fuse(self, encoded: Encoded, present: Tensor) -> Output:

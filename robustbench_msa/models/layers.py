@@ -48,10 +48,13 @@ class Standardise(nn.Module):
         self.mean.copy_(steps.mean(dim=0))
         self.std.copy_(torch.where(constant, 1.0, steps.std(dim=0, correction=0)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        there = (x != 0).any(dim=-1, keepdim=True)
-        standardised = ((x - self.mean) / self.std).clamp(-self.limit, self.limit)
-        return torch.where(there, standardised, torch.zeros_like(x))
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x: ``(N, T, d)``; valid: ``(N, T)`` bool, all other steps become zero whatever they hold."""
+        there = (x != 0).any(dim=-1)
+        if valid is not None:
+            there &= valid
+        standardised = (x - self.mean).div_(self.std).clamp_(-self.limit, self.limit)  # in place: x is large
+        return standardised.masked_fill_(~there[..., None], 0.0)
 
 
 def valid_steps(x: Tensor, lengths: Tensor) -> Tensor:
@@ -113,7 +116,7 @@ class SequenceEncoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         valid = valid_steps(x, lengths)  # (N, T)
         padding = ~valid[..., None]
-        x = self.standardise(x.masked_fill(padding, 0.0))
+        x = self.standardise(x, valid)
         h = self.project(self.dropout(x)).masked_fill(padding, 0.0)  # (N, T, d_model)
         for conv in self.convs:
             mixed = F.gelu(conv(h.transpose(1, 2))).transpose(1, 2)  # (N, T, d_model)

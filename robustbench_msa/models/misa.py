@@ -168,7 +168,7 @@ class MISA(MSAModel):
         """u_m and, where learned, h_m^c and h_m^p under "u", "c" and "p", each ``(N, d_h)``."""
         require_features(modality, x, self.spec.dims[MODALITIES.index(modality)])
         valid = valid_steps(x, lengths)  # (N, T)
-        x = self.input_dropout(self.standardise[modality](x.masked_fill(~valid[..., None], 0.0)))
+        x = self.input_dropout(self.standardise[modality](x, valid))
         utterance = self.lstm[modality](x, lengths) if modality in self.lstm else masked_mean(x, valid)
         u = self.project[modality](utterance)  # (N, d_h)  eq. 1
         part = {"u": u}

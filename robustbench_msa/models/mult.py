@@ -178,7 +178,7 @@ class MulT(MSAModel):
     def encode_modality(self, modality: str, x: Tensor, lengths: Tensor) -> Part:
         """Z^[0] ``(N, T, d)``, and how many of its steps count ``(N,)``: at least one, of zeros where there is none."""
         require_features(modality, x, self.spec.dims[MODALITIES.index(modality)])
-        x = self.standardise[modality](x.masked_fill(~valid_steps(x, lengths)[..., None], 0.0))
+        x = self.standardise[modality](x, valid_steps(x, lengths))
         if modality == "text":
             x = self.text_dropout(x)
         convolved = self.conv[modality](x.transpose(1, 2)).transpose(1, 2)  # (N, T, d)  eq. 2

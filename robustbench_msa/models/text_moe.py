@@ -284,7 +284,7 @@ class Tokens(nn.Module):
         self.place = nn.Parameter(torch.randn(c.tokens, c.d_model) / math.sqrt(c.d_model))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        x = self.standardise(x.masked_fill(~valid_steps(x, lengths)[..., None], 0.0))
+        x = self.standardise(x, valid_steps(x, lengths))
         if self.tokens_from == "whole":
             x = shares(lengths, x.shape[1], self.tokens) @ x  # (N, K, d_in)
         else:

@@ -208,7 +208,7 @@ class Subnetwork(nn.Module):
     def steps(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised steps ``(N, T, d)`` and which of them are valid ``(N, T)``."""
         valid = valid_steps(x, lengths)
-        standardised: Tensor = self.standardise(x.masked_fill(~valid[..., None], 0.0))
+        standardised: Tensor = self.standardise(x, valid)
         return standardised, valid
 
 

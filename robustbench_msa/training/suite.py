@@ -24,6 +24,7 @@ from rich.table import Table
 
 from corruptions import InputError
 from corruptions.registry import did_you_mean
+from robustbench_msa.allocator import keep_freed_memory
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.data.registry import load_dataset
 from robustbench_msa.models.checkpoint import CONFIG, Checkpoint, folder_of, read_checkpoint
@@ -340,6 +341,7 @@ def _work(training: Training, folder: Path, settings: Settings, sender: Connecti
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops this process
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
     torch.set_num_threads(1)
+    keep_freed_memory()
     try:
         _train(
             training,
