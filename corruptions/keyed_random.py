@@ -7,10 +7,13 @@ counter is the place in the draw, so any part of any draw can be made alone, in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 KEY_VERSION = "msabench-draws-1"
@@ -60,22 +63,27 @@ def philox(keys: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[np
 def uniforms(keys: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
     """``(N, count)`` uniforms strictly inside (0, 1), multiples of 2^-33. A key's value j does not depend on count."""
     out = np.empty((len(keys), count))
-    for rows, start, stop, u in _blocks(keys, count):
-        out[rows, start:stop] = u[:, : stop - start]
+    _fill(out, keys, lambda u: u)
     return out
 
 
 def normals(keys: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
     """``(N, count)`` standard normals (Box-Muller) on NORMAL_GRID. A key's value j does not depend on count."""
     out = np.empty((len(keys), count), dtype=np.float32)
-    for rows, start, stop, u in _blocks(keys, count):
-        radius = np.sqrt(-2.0 * np.log(u[:, 0::2]))
-        angle = (2.0 * np.pi) * u[:, 1::2]
-        z = np.empty_like(u)
-        z[:, 0::2] = radius * np.cos(angle)
-        z[:, 1::2] = radius * np.sin(angle)
-        out[rows, start:stop] = (np.rint(z / NORMAL_GRID) * NORMAL_GRID)[:, : stop - start]
+    _fill(out, keys, _box_muller)
     return out
+
+
+def _box_muller(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    radius = np.sqrt(-2.0 * np.log(u[:, 0::2]))
+    angle = (2.0 * np.pi) * u[:, 1::2]
+    z = np.empty_like(u)
+    np.multiply(radius, np.cos(angle), out=z[:, 0::2])
+    np.multiply(radius, np.sin(angle), out=z[:, 1::2])
+    z /= NORMAL_GRID
+    np.rint(z, out=z)
+    z *= NORMAL_GRID
+    return z
 
 
 def keyed_uniforms(key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -92,16 +100,29 @@ def _single(key: str) -> NDArray[np.uint64]:
     return np.array([key_of(key)], dtype=np.uint64)
 
 
-def _blocks(keys: NDArray[np.uint64], count: int) -> Iterator[tuple[slice, int, int, NDArray[np.float64]]]:
-    """Uniforms in pieces of bounded size: (rows, first value, last value + 1, ``(rows, 4 * blocks)`` uniforms)."""
+def _fill(out: NDArray[Any], keys: NDArray[np.uint64], made_of: Callable[[NDArray[np.float64]], Any]) -> None:
+    """``out (N, count)`` from uniforms, in pieces of bounded size, as many at once as torch has threads."""
+    count = out.shape[1]
     blocks = -(-count // 4)  # a block of Philox is four values
     width = max(1, min(blocks, _BLOCKS_AT_ONCE))
     height = max(1, _BLOCKS_AT_ONCE // width)
-    for top in range(0, len(keys), height):
-        for left in range(0, blocks, width):
-            counters = np.arange(left, min(left + width, blocks), dtype=np.uint64)
-            words = philox(keys[top : top + height], counters)
-            u = np.ascontiguousarray(words.transpose(1, 2, 0)).reshape(words.shape[1], -1).astype(np.float64)
-            u += 0.5
-            u *= 2.0**-32
-            yield slice(top, top + height), left * 4, min((left + len(counters)) * 4, count), u
+    pieces = [(top, left) for top in range(0, len(keys), height) for left in range(0, blocks, width)]
+
+    def fill(piece: tuple[int, int]) -> None:
+        top, left = piece
+        counters = np.arange(left, min(left + width, blocks), dtype=np.uint64)
+        words = philox(keys[top : top + height], counters)
+        u = np.ascontiguousarray(words.transpose(1, 2, 0)).reshape(words.shape[1], -1).astype(np.float64)
+        u += 0.5
+        u *= 2.0**-32
+        start, stop = left * 4, min((left + len(counters)) * 4, count)
+        out[top : top + height, start:stop] = made_of(u)[:, : stop - start]
+
+    threads = min(torch.get_num_threads(), len(pieces))
+    if threads < 2:
+        for piece in pieces:
+            fill(piece)
+        return
+    with ThreadPoolExecutor(threads) as pool:  # NumPy lets others work while it does
+        for _ in pool.map(fill, pieces):
+            pass

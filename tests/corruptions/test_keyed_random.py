@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,3 +143,18 @@ PINNED_UNIFORMS = [
     [0.6007158240536228, 0.4096734399208799],
 ]
 PINNED_NORMALS = [[1.156341552734375, 0.3332366943359375], [-0.851318359375, 0.5427093505859375]]
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_values_do_not_depend_on_threads(threads: int) -> None:
+    keys = np.arange(700, dtype=np.uint64)  # several pieces
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = normals(keys, 1001), uniforms(keys, 1001)
+        torch.set_num_threads(threads)
+        together = normals(keys, 1001), uniforms(keys, 1001)
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
