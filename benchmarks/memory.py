@@ -12,6 +12,7 @@ from benchmarks.processes import forget_peak, python, status
 from benchmarks.report import Table
 from benchmarks.setting import ALIGNED, BATCH_SIZE, random_dataset, random_model
 from corruptions import MODALITIES, Batch, Stress
+from robustbench_msa.allocator import keep_freed_memory
 from robustbench_msa.data.dataset import Dataset
 from robustbench_msa.data.stored import read_stored, write_stored
 from robustbench_msa.evaluation.cells import Request, Subject, plan
@@ -56,6 +57,7 @@ def memory(budget: Budget) -> list[Table]:
 
 def child(folder: str, way: str, stress_name: str) -> None:
     """Run the cells in this process; print peaks in MiB: resident, and anonymous, above what is there now."""
+    keep_freed_memory()  # as the command line does
     with tempfile.TemporaryDirectory() as tiny:  # what is imported and set up by a first run is over then
         write_stored(random_dataset(2, ALIGNED), Path(tiny) / "tiny.msa")
         run(f"{tiny}/tiny.msa", way, stress_name)

@@ -6,7 +6,7 @@ so "is it the same tensor?" is a cheap and exact test for "was this modality cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -150,31 +150,31 @@ class Batch:
         return replace(self, **changes)
 
     def select(self, index: Sequence[int] | Tensor | np.ndarray[Any, Any]) -> Batch:
-        """The samples at these positions (int) or under this mask (bool), in the order given."""
-        rows = torch.as_tensor(np.asarray(index) if not isinstance(index, Tensor) else index).to(self.device)
+        """The samples at these positions (int) or under this mask (bool), in the order given, each once."""
+        rows = torch.as_tensor(np.asarray(index) if not isinstance(index, Tensor) else index)
         rows = rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows.to(torch.int64)
-        order = rows.tolist()
-        tensors = {name: getattr(self, name).index_select(0, rows) for name in _TENSOR_FIELDS}
-        return Batch(
-            **tensors,
-            ids=tuple(self.ids[i] for i in order),
-            groups=tuple(self.groups[i] for i in order),
-            labels=None if self.labels is None else self.labels.index_select(0, rows),
-            derived={k: Derived(d.values.index_select(0, rows), d.sources) for k, d in self.derived.items()},
-        )
+        order = rows.tolist()  # before it goes to a GPU, for which this would have to wait
+        rows = rows.to(self.device)
+        ids = tuple(self.ids[i] for i in order)
+        if len(set(ids)) != len(ids):
+            raise InputError(f"batch: expected each sample once, got {len(ids)} with {len(set(ids))} distinct")
+        groups = tuple(self.groups[i] for i in order)
+        return self._of_samples(lambda x: x.index_select(0, rows), ids, groups)
 
     def rows(self, part: slice) -> Batch:
         """A run of samples, sharing memory with this batch."""
         whole = range(len(self))[part]
         if whole.start == 0 and len(whole) == len(self):
             return self
-        found = object.__new__(Batch)  # it was checked when this batch was made
-        values: dict[str, Any] = {name: getattr(self, name)[part] for name in _TENSOR_FIELDS}
-        values |= {name: getattr(self, name)[part] for name in ("ids", "groups")}
-        values["labels"] = None if self.labels is None else self.labels[part]
-        values["derived"] = {k: Derived(d.values[part], d.sources) for k, d in self.derived.items()}
-        values["_energies"] = {}
-        for name, value in values.items():
+        return self._of_samples(lambda x: x[part], self.ids[part], self.groups[part])
+
+    def _of_samples(self, take: Callable[[Tensor], Tensor], ids: tuple[str, ...], groups: tuple[str, ...]) -> Batch:
+        """Some samples; they were checked when this batch was made."""
+        values: dict[str, Any] = {name: take(getattr(self, name)) for name in _TENSOR_FIELDS}
+        values |= {"ids": ids, "groups": groups, "labels": None if self.labels is None else take(self.labels)}
+        values["derived"] = {k: Derived(take(d.values), d.sources) for k, d in self.derived.items()}
+        found = object.__new__(Batch)
+        for name, value in (values | {"_energies": {}}).items():
             object.__setattr__(found, name, value)
         return found
 

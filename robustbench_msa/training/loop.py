@@ -196,26 +196,30 @@ class _Run:
     def _train(self) -> float:
         optimisation, n = self.job.optimisation, len(self.train)
         batches = torch.split(torch.randperm(n, generator=self.shuffling), optimisation.batch_size)
-        total = 0.0
+        first, steps = self.epoch * len(batches), optimisation.epochs * len(batches)
+        rates = [learning_rate(optimisation, first + i, steps) for i in range(len(batches))]
         self.model.train()
-        for i, rows in enumerate(batches):
-            rate = learning_rate(optimisation, self.epoch * len(batches) + i, optimisation.epochs * len(batches))
+        losses = []
+        for rows, rate in zip(batches, rates, strict=True):
             batch = self.job.recipe.corrupt(self.train.select(rows), self.corruption, self.reference)
-            total += len(rows) * self._step(batch, rate)
+            losses.append(self._step(batch, rate))
+        total = 0.0
+        for rows, rate, value in zip(batches, rates, torch.stack(losses).tolist(), strict=True):  # a GPU waits once
+            self._require_finite("training loss", value, rate)
+            total += len(rows) * value
         return total / n
 
-    def _step(self, batch: Batch, rate: float) -> float:
+    def _step(self, batch: Batch, rate: float) -> Tensor:
+        """The loss before the step, a scalar on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.model.loss(batch)["total"]
-        value = loss.item()
-        self._require_finite("training loss", value, rate)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.job.optimisation.grad_clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.job.optimisation.grad_clip)
         self.optimizer.step()
-        return value
+        return loss.detach()
 
     @property
     def criterion(self) -> Criterion:

@@ -10,6 +10,7 @@ import pytest
 from engine_runs import CELLS, NAME, assert_same, workers_of
 
 from corruptions import InputError
+from robustbench_msa.engines import engine, on_ray
 from robustbench_msa.engines.on_ray import lacking
 from robustbench_msa.evaluation.cells import Cell
 from robustbench_msa.evaluation.store import Store
@@ -81,6 +82,21 @@ def test_a_node_that_is_killed_costs_the_cells_in_its_hands(
     assert len(gone) == 1
     assert (tally.computed, tally.failed) == (CELLS, 0)
     assert_same(out, reference)
+
+
+def test_a_cluster_without_room_is_waited_for_and_says_so(
+    job: Run, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def lacking_until_it_grows(*given: Any) -> str | None:
+        lack = lacking(*given)
+        cluster.add_node(num_cpus=2)
+        return lack
+
+    monkeypatch.setattr(engine, "threads_of", lambda workers: 2)  # no machine has two
+    monkeypatch.setattr(on_ray, "lacking", lacking_until_it_grows)
+    tally = job(tmp_path / "run", engine="ray", address=cluster.address).tally
+    assert (tally.computed, tally.failed) == (CELLS, 0)
+    assert "no machine of the Ray cluster has 2 CPUs, which a task takes" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
