@@ -7,7 +7,7 @@ so "is it the same tensor?" is a cheap and exact test for "was this modality cha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,43 +74,39 @@ class Batch:
     _energies: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._check(frozenset(_FIELDS))
+
+    def _check(self, given: frozenset[str]) -> None:
+        """Convert and check these fields, and what depends on them."""
         for modality in MODALITIES:
-            object.__setattr__(self, modality, _features(modality, getattr(self, modality)))
-        n, device = len(self.text), self.text.device
+            if modality in given:
+                self._set(modality, _features(modality, getattr(self, modality)))
+        n = len(self.text)
         for modality in MODALITIES:
-            x = getattr(self, modality)
+            x, name = getattr(self, modality), f"{modality}_lengths"
             if len(x) != n:
                 raise InputError(f"batch: {modality} has {len(x)} samples, text has {n}; they must be the same samples")
-            lengths = _lengths(modality, getattr(self, f"{modality}_lengths"), x)
-            object.__setattr__(self, f"{modality}_lengths", lengths)
-        ids = tuple(map(str, range(n))) if self.ids is None else tuple(map(str, self.ids))
-        if len(ids) != n or len(set(ids)) != n:
-            raise InputError(f"batch: expected {n} distinct ids, got {len(ids)} with {len(set(ids))} distinct")
-        groups = ids if self.groups is None else tuple(map(str, self.groups))
-        if len(groups) != n:
-            raise InputError(f"batch: expected {n} groups, got {len(groups)}")
-        present = torch.ones(n, 3, dtype=torch.bool, device=device) if self.present is None else self.present
-        present = torch.as_tensor(present, device=device).to(torch.bool)
-        if present.shape != (n, 3):
-            raise InputError(
-                f"batch: present must be ({n}, 3) in the order text, audio, vision; got {tuple(present.shape)}"
-            )
-        object.__setattr__(self, "ids", ids)
-        object.__setattr__(self, "groups", groups)
-        object.__setattr__(self, "present", present)
-        for name, derived in self.derived.items():
-            if derived.values.ndim < 1 or len(derived.values) != n:
-                rows = tuple(derived.values.shape)
-                raise InputError(f"batch: derived input {name!r} must have {n} rows, one per sample; got shape {rows}")
-            if not derived.sources or not set(derived.sources) <= set(MODALITIES):
-                known = ", ".join(MODALITIES)
-                raise InputError(f"batch: derived input {name!r} must come from some of {known}; got {derived.sources}")
-        if self.labels is not None:
-            labels = torch.as_tensor(self.labels, device=device)
-            labels = labels.to(torch.float32) if labels.is_floating_point() else labels
-            if labels.shape != (n,):
-                raise InputError(f"batch: labels must be ({n},), got {tuple(labels.shape)}")
-            object.__setattr__(self, "labels", labels)
+            if name in given:
+                self._set(name, _lengths(modality, getattr(self, name), x))
+        if "ids" in given:
+            ids = tuple(map(str, range(n))) if self.ids is None else tuple(map(str, self.ids))
+            if len(ids) != n or len(set(ids)) != n:
+                raise InputError(f"batch: expected {n} distinct ids, got {len(ids)} with {len(set(ids))} distinct")
+            self._set("ids", ids)
+        if "groups" in given:
+            groups = self.ids if self.groups is None else tuple(map(str, self.groups))
+            if len(groups) != n:
+                raise InputError(f"batch: expected {n} groups, got {len(groups)}")
+            self._set("groups", groups)
+        if "present" in given:
+            self._set("present", _present(self.present, n, self.device))
+        if "derived" in given:
+            _check_derived(self.derived, n)
+        if "labels" in given and self.labels is not None:
+            self._set("labels", _labels(self.labels, n, self.device))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -146,8 +142,14 @@ class Batch:
         return self._energies[modality]
 
     def replace(self, **changes: Any) -> Batch:
-        """A batch with some fields replaced; all others are shared, not copied."""
-        return replace(self, **changes)
+        """A batch with some fields replaced; all others are shared, not copied, and not checked again."""
+        if unknown := changes.keys() - set(_FIELDS):
+            raise TypeError(f"a batch has no field {min(unknown)!r}")
+        found = object.__new__(Batch)
+        found.__dict__.update(self.__dict__, **changes, _energies={})
+        longer = {m for m in MODALITIES if m in changes and np.shape(changes[m])[:2] != self.features(m).shape[:2]}
+        found._check(frozenset(changes) | {f"{m}_lengths" for m in longer})
+        return found
 
     def select(self, index: Sequence[int] | Tensor | np.ndarray[Any, Any]) -> Batch:
         """The samples at these positions (int) or under this mask (bool), in the order given, each once."""
@@ -174,8 +176,7 @@ class Batch:
         values |= {"ids": ids, "groups": groups, "labels": None if self.labels is None else take(self.labels)}
         values["derived"] = {k: Derived(take(d.values), d.sources) for k, d in self.derived.items()}
         found = object.__new__(Batch)
-        for name, value in (values | {"_energies": {}}).items():
-            object.__setattr__(found, name, value)
+        found.__dict__.update(values, _energies={})
         return found
 
     def to(self, device: torch.device | str) -> Batch:
@@ -188,6 +189,36 @@ class Batch:
 
 
 _TENSOR_FIELDS = (*MODALITIES, *(f"{m}_lengths" for m in MODALITIES), "present")
+_FIELDS = (*_TENSOR_FIELDS, "ids", "labels", "groups", "derived")
+
+
+def _present(given: Any, n: int, device: torch.device) -> Tensor:
+    if given is None:
+        return torch.ones(n, 3, dtype=torch.bool, device=device)
+    present = torch.as_tensor(given, device=device).to(torch.bool)
+    if present.shape != (n, 3):
+        raise InputError(
+            f"batch: present must be ({n}, 3) in the order text, audio, vision; got {tuple(present.shape)}"
+        )
+    return present
+
+
+def _labels(given: Any, n: int, device: torch.device) -> Tensor:
+    labels = torch.as_tensor(given, device=device)
+    labels = labels.to(torch.float32) if labels.is_floating_point() else labels
+    if labels.shape != (n,):
+        raise InputError(f"batch: labels must be ({n},), got {tuple(labels.shape)}")
+    return labels
+
+
+def _check_derived(inputs: Mapping[str, Derived], n: int) -> None:
+    for name, derived in inputs.items():
+        if derived.values.ndim < 1 or len(derived.values) != n:
+            rows = tuple(derived.values.shape)
+            raise InputError(f"batch: derived input {name!r} must have {n} rows, one per sample; got shape {rows}")
+        if not derived.sources or not set(derived.sources) <= set(MODALITIES):
+            known = ", ".join(MODALITIES)
+            raise InputError(f"batch: derived input {name!r} must come from some of {known}; got {derived.sources}")
 
 
 def energy(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ modality is encoded again, that modality alone, and cells that share the change 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from robustbench_msa.evaluation.inputs import Inputs, inside_key, leads
 from robustbench_msa.evaluation.numerics import Computed
 from robustbench_msa.evaluation.rows import DONOR, LOST, Picks, joined, kinds_of, kinds_of_derived
 from robustbench_msa.evaluation.stacks import stack_of
+from robustbench_msa.evaluation.trimming import by_length
 from robustbench_msa.models.contract import Encoded, MSAModel, Part, told_derived, told_input
 
 
@@ -34,6 +36,8 @@ class Encodings:
         self.computed = computed
         self.inputs = inputs
         self.chunks = chunks
+        # compiled code is made for any number of samples, but for one of steps; on a GPU it was not measured
+        self._trims = model.pools and not computed.compiles and inputs.device.type == "cpu"
         self._kept: dict[tuple[Any, ...], Part] = {}
         self._changed: dict[tuple[Any, ...], Corruption] = {}
         self.stack: list[Cell] = []
@@ -160,7 +164,8 @@ class Encodings:
         """One modality of batches, one below the other."""
         told = zip(*(told_input(batch, modality) for batch in batches), strict=True)
         x, lengths = (self.inputs.to_device(stacked(given)) for given in told)
-        return self._home(self.computed.encode_modality(modality, x, lengths))
+        encode = partial(self.computed.encode_modality, modality)
+        return self._home(by_length(encode, x, lengths) if self._trims else encode(x, lengths))
 
     def _encode_derived(self, name: str, values: Tensor) -> Part:
         return joined(self.chunks.over(len(values), lambda rows: self._derived_part(name, values[rows])))

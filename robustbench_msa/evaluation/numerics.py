@@ -59,7 +59,7 @@ class Computed:
 
     def __init__(self, model: MSAModel, numerics: str, device: torch.device) -> None:
         self._model, self._device = model, device
-        self._bf16, self._compiles = BF16 in numerics, COMPILE in numerics
+        self._bf16, self.compiles = BF16 in numerics, COMPILE in numerics
         self._encoders = {m: self._made(partial(model.encode_modality, m)) for m in MODALITIES}
         self._derived = {name: self._made(partial(model.encode_derived, name)) for name in model.derived_inputs()}
         self._fuse = self._made(self._fused)
@@ -90,7 +90,7 @@ class Computed:
     def _made(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Compiled for any number of samples from the start: what a cell is computed by must not depend on which
         cells came before it."""
-        return torch.compile(function, dynamic=True, backend=BACKEND) if self._compiles else function
+        return torch.compile(function, dynamic=True, backend=BACKEND) if self.compiles else function
 
     def _call(self, function: Callable[..., Any], *given: Any) -> Any:
         if not self._bf16:

@@ -190,6 +190,7 @@ class CAMoE(MSAModel):
 
     name: ClassVar[str] = "ca_moe"
     paper: ClassVar[str] = "CA-MoE (anonymous)"
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[CAMoEConfig]] = CAMoEConfig
     presets: ClassVar[Mapping[str, CAMoEConfig]] = {"mosi": _MOSI, "mosei": _MOSEI, "sims": _SIMS, "synth": _SYNTH}
     optimisation: ClassVar[Mapping[str, Optimisation]] = {

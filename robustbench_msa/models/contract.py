@@ -101,7 +101,8 @@ class MSAModel(nn.Module):
 
     ``config`` is the model's own frozen dataclass; ``presets`` names ready ones (the papers' per dataset, and a small
     ``synth``). ``version`` goes into every cell's key: raise it when outputs change for the same weights. ``reads``:
-    the modalities it looks at; the parts of others are empty.
+    the modalities it looks at; the parts of others are empty. ``pools``: what ``encode_modality`` gives has no axis of
+    steps, so that the steps that are padding in all of a batch's samples can be cut off before it.
     """
 
     name: ClassVar[str]
@@ -111,6 +112,7 @@ class MSAModel(nn.Module):
     presets: ClassVar[Mapping[str, Any]]
     optimisation: ClassVar[Mapping[str, Optimisation]]
     reads: ClassVar[tuple[str, ...]] = MODALITIES
+    pools: ClassVar[bool] = False
 
     def __init__(self, spec: InputSpec, config: Any) -> None:
         super().__init__()

@@ -207,6 +207,7 @@ class EMOE(MSAModel):
 
     name: ClassVar[str] = "emoe"
     paper: ClassVar[str] = "EMOE (Fang et al., CVPR 2025)"
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[EMOEConfig]] = EMOEConfig
     presets: ClassVar[Mapping[str, EMOEConfig]] = {"mosi": _MOSI, "mosei": _MOSEI, "mintrec": _MINTREC, "synth": _SYNTH}
     optimisation: ClassVar[Mapping[str, Optimisation]] = {

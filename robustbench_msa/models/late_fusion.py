@@ -56,6 +56,7 @@ class LateFusion(MSAModel):
 
     name: ClassVar[str] = "late_fusion"
     paper: ClassVar[str] = "LF-DNN (late fusion of deep neural networks)"
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[LateFusionConfig]] = LateFusionConfig
     presets: ClassVar[Mapping[str, LateFusionConfig]] = {
         "mosi": LateFusionConfig(hidden=128, fusion=128),

@@ -92,6 +92,7 @@ class LMF(MSAModel):
 
     name: ClassVar[str] = "lmf"
     paper: ClassVar[str] = "LMF (Liu et al., ACL 2018)"
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[LMFConfig]] = LMFConfig
     presets: ClassVar[Mapping[str, LMFConfig]] = {"mosi": _MOSI, "mosei": _MOSEI, "sims": _SIMS, "synth": _SYNTH}
     optimisation: ClassVar[Mapping[str, Optimisation]] = {

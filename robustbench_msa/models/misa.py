@@ -129,6 +129,7 @@ class MISA(MSAModel):
 
     name: ClassVar[str] = "misa"
     paper: ClassVar[str] = "MISA (Hazarika et al., ACM MM 2020)"
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[MISAConfig]] = MISAConfig
     presets: ClassVar[Mapping[str, MISAConfig]] = {"mosi": _MOSI, "mosei": _MOSI, "sims": _SIMS, "synth": _SYNTH}
     optimisation: ClassVar[Mapping[str, Optimisation]] = {

@@ -110,6 +110,7 @@ class QAMoE(MSAModel):
 
     name: ClassVar[str] = "qa_moe"
     paper: ClassVar[str] = "QA-MoE (Zhu et al.)"
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[QAMoEConfig]] = QAMoEConfig
     presets: ClassVar[Mapping[str, QAMoEConfig]] = {
         "mosi": _PAPER,

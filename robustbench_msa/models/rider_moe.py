@@ -172,6 +172,7 @@ class RIDERMoE(MSAModel):
 
     name: ClassVar[str] = "rider_moe"
     paper: ClassVar[str] = "RIDER-MoE (anonymous)"
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[RIDERMoEConfig]] = RIDERMoEConfig
     presets: ClassVar[Mapping[str, RIDERMoEConfig]] = {
         "mosi": _MOSI,

@@ -230,6 +230,7 @@ def token_class(inner: type[MSAModel]) -> type[TokenTextModel]:
         "presets": {preset: config_class(**asdict(config)) for preset, config in inner.presets.items()},
         "optimisation": inner.optimisation,
         "reads": inner.reads,
+        "pools": inner.pools,
     }
     made: type[TokenTextModel] = type(name, (TokenTextModel,), own)
     return made

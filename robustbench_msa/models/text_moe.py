@@ -145,6 +145,7 @@ class TEXT(MSAModel):
 
     name: ClassVar[str] = "text_moe"
     paper: ClassVar[str] = "TEXT (Rao et al.)"
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[TEXTConfig]] = TEXTConfig
     presets: ClassVar[Mapping[str, TEXTConfig]] = {
         "mosi": _MOSI,

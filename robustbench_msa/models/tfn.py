@@ -131,6 +131,7 @@ class TFN(MSAModel):
 
     name: ClassVar[str] = "tfn"
     paper: ClassVar[str] = "TFN (Zadeh et al., EMNLP 2017)"
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[TFNConfig]] = TFNConfig
     presets: ClassVar[Mapping[str, TFNConfig]] = {"mosi": _PAPER, "mosei": _MOSEI, "sims": _SIMS, "synth": _SYNTH}
     optimisation: ClassVar[Mapping[str, Optimisation]] = {

@@ -58,6 +58,7 @@ class Unimodal(MSAModel):
     zeros.
     """
 
+    pools: ClassVar[bool] = True
     config_class: ClassVar[type[UnimodalConfig]] = UnimodalConfig
     presets: ClassVar[Mapping[str, UnimodalConfig]] = {
         "mosi": _DEFAULT,
