@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pyarrow as pa
 
+from robustbench_msa.printable import printable
+
 _WHO = [
     ("model", pa.string()),
     ("recipe", pa.string()),
@@ -206,6 +208,18 @@ RUNTIME = pa.schema(
     ]
 )
 """One row a cell: what it ran on. None of this is part of a key or of any value."""
+
+
+def shown(table: pa.Table) -> pa.Table:
+    """The table with its texts as one line each, in which nothing is left that a terminal would obey."""
+    for i, field in enumerate(table.schema):
+        if not pa.types.is_string(field.type):
+            continue
+        texts = table.column(i).unique().to_pylist()
+        if any(text is not None and text != printable(text) for text in texts):
+            plain = [None if text is None else printable(text) for text in table.column(i).to_pylist()]
+            table = table.set_column(i, field, pa.array(plain, field.type))
+    return table
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:

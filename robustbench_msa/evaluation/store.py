@@ -42,6 +42,7 @@ from robustbench_msa.evaluation.cells import Cell
 from robustbench_msa.evaluation.locks import locked
 from robustbench_msa.evaluation.parts import Part, Parts
 from robustbench_msa.evaluation.runtime_log import Runtime, RuntimeLog, Stamp
+from robustbench_msa.evaluation.schemas import shown
 from robustbench_msa.evaluation.staging import remove_loose, rewrite, set_aside, settle
 
 MANIFEST = {"dataset": dict, "requests": list, "commands": list, "checkpoints": dict, "protocols": dict, "profile": str}
@@ -106,14 +107,19 @@ class Store:
         write_bytes(self.root / name / f"{name}.parquet", parquet_bytes(table), self.root / ".tmp")
 
     def read_table(self, name: str, schema: pa.Schema | None) -> pa.Table:
-        """A derived table, with the columns of a schema or its own. Raises InputError when the run has none yet."""
+        """A derived table, with the columns of a schema or its own; its texts are fit to be shown, whoever wrote it.
+
+        Raises:
+            InputError: the run has none yet, or it cannot be read.
+        """
         path = self.root / name / f"{name}.parquet"
         if not path.is_file():
             raise InputError(f"{self.root}: no {name} table there; expected the folder of a finished msabench run")
         try:
-            return pq.read_table(path, schema=schema)
+            table = pq.read_table(path, schema=schema)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: cannot be read ({one_line(error)}); run the same msabench run again") from None
+        return shown(table) if schema is not None else table
 
     def facts(self, key: str) -> dict[str, Any]:
         """Input digest and realised rates of a cell, as they stand in its file."""

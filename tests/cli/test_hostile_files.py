@@ -428,3 +428,21 @@ def test_labels_of_others_are_no_markup(finished: Path, msabench: Callable[..., 
     ran = msabench("status", folder)
     assert (ran.code, ran.err) == (0, "")
     assert r"[/x]\x1b[2J" in ran.out
+
+
+@pytest.mark.parametrize("command", [("leaderboard",), ("compare",), ("plot", "severity"), ("report",)])
+def test_names_of_others_do_not_speak_to_the_terminal(
+    command: tuple[str, ...], finished: Path, msabench: Callable[..., Any]
+) -> None:
+    folder = Path(shutil.copytree(finished, "theirs"))
+    for path in (*folder.glob("*/*.parquet"), folder / "manifest.json"):
+        if path.suffix == ".json":
+            path.write_text(path.read_text().replace("late_fusion", "late\\u001b[2Jfusion"))
+            continue
+        table = pq.read_table(path)
+        if path.parent.name != "predictions" and "model" in table.column_names:
+            names = [f"{name}\x1b[2J" if name == "late_fusion" else name for name in table["model"].to_pylist()]
+            table = table.set_column(table.column_names.index("model"), "model", pa.array(names))
+            pq.write_table(table, path)
+    ran = msabench(*command, folder)
+    assert "\x1b" not in ran.out + ran.err
