@@ -8,14 +8,15 @@ import sys
 from contextlib import suppress
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_BLOCK, _KEPT = 1 << 30, (1 << 31) - 1
+_BLOCK, _KEPT = 64 << 20, 512 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Blocks of up to a gigabyte are taken from what was freed before; up to two gigabytes at the end are kept.
+    """Blocks of up to 64 MiB are taken from what was freed before; up to 512 MiB at the end are kept.
 
-    By default glibc gives every block of over 32 MB back to the system when it is freed, and a batch of features is
+    By default glibc gives every block of over 32 MiB back to the system when it is freed, and a batch of features is
     one: the next must be mapped and cleared anew, page by page. That took half of a run's time (docs/performance.md).
+    Were larger blocks among them, those that stay (draws, a whole split) would leave gaps that nothing fits.
 
     Returns:
         Whether it was done: not where the C library is another, nor where the environment tunes it already.
