@@ -55,7 +55,13 @@ class Encodings:
             for key in [key for key in self._kept if key[0] == "changed"]:
                 del self._kept[key]
             self.stack = stack_of(cell, len(self.inputs.batch), self.chunks.size) if self.inputs.stacks else [cell]
-            self._changed = self._encode_changed(self.stack)
+            try:
+                self._changed = self._encode_changed(self.stack)
+            except Exception:
+                if len(self.stack) == 1:
+                    raise
+                self.stack = [cell]  # one that fails must not cost the others
+                self._changed = self._encode_changed(self.stack)
         return self.inputs.completed(cell, self._changed[at])
 
     def _encode_changed(self, cells: Sequence[Cell]) -> dict[tuple[Any, ...], Corruption]:

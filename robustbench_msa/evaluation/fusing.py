@@ -100,10 +100,19 @@ class Fuser:
         if group_of not in self._groups:  # only the latest are kept: cells come in their order
             self._groups = {}
             mates = [Mate(cell, corruption)] if self._untouched(corruption) else self._mates(cell, corruption)
-            groups = {inside_key(mate.cell): self._group(mate, known, alone=len(mates) == 1) for mate in mates}
-            fused = iter(self._fuse([group for group in groups.values() if group is not None]))
-            self._groups = {key: None if group is None else next(fused) for key, group in groups.items()}
+            try:
+                self._groups = self._fuse_groups(mates, known)
+            except Exception:
+                if len(mates) == 1:
+                    raise
+                self._groups = self._fuse_groups([Mate(cell, corruption)], known)  # one that fails costs no other
         return self._groups[group_of]
+
+    def _fuse_groups(self, mates: Sequence[Mate], known: list[Fused]) -> dict[tuple[Any, ...], Fused | None]:
+        """What each of these cells shares with others, or has for itself in a stack, by ``inside_key``."""
+        groups = {inside_key(mate.cell): self._group(mate, known, alone=len(mates) == 1) for mate in mates}
+        fused = iter(self._fuse([group for group in groups.values() if group is not None]))
+        return {key: None if group is None else next(fused) for key, group in groups.items()}
 
     def _mates(self, cell: Cell, corruption: Corruption) -> list[Mate]:
         """The cells that were encoded with this one. Those that are left untouched have the rows of the clean input."""

@@ -12,6 +12,7 @@ import torch
 
 from corruptions import MODALITIES, Stress
 from robustbench_msa.evaluation.cells import Cell, Request, Subject, plan
+from robustbench_msa.evaluation.encodings import Encodings
 from robustbench_msa.evaluation.execute import Tally, execute
 from robustbench_msa.evaluation.inputs import Inputs
 from robustbench_msa.evaluation.runner import Runner
@@ -163,3 +164,27 @@ def test_a_stack_that_does_not_fit_is_halved(inputs: Inputs, folder: Path, fits:
     for cell in cells:
         found = store.predictions(cell.key)["y_pred"].to_numpy()
         np.testing.assert_allclose(found, plain.run(cell).y_pred, rtol=0, atol=1e-5, err_msg=f"{cell.stress}")
+
+
+@pytest.mark.parametrize("where", ["encode", "fuse"])
+def test_a_cell_that_fails_costs_no_other(
+    inputs: Inputs, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    owner, name = (Inputs, "inside") if where == "encode" else (Encodings, "of")
+    as_it_is = getattr(owner, name)
+
+    def failing(self: Any, *given: Any) -> Any:
+        if any(isinstance(x, Cell) and x.severity == "0.3" for x in given):
+            raise ValueError("not this one")
+        return as_it_is(self, *given)
+
+    monkeypatch.setattr(owner, name, failing)
+    cells, store = cells_of(inputs, "noise", seeds=1), Store(folder)
+    assert execute(cells, store, {"c" * 64: lambda: Plain().eval()}, inputs, 256) == Tally(6, 0, 5, 1)
+    assert list(store.failures().values()) == ["ValueError: not this one"]
+    monkeypatch.undo()
+    plain = Runner(Plain().eval(), Inputs(inputs.dataset, "test"), 256)
+    for cell in cells:
+        if cell.severity != "0.3":
+            found = store.predictions(cell.key)["y_pred"].to_numpy()
+            np.testing.assert_allclose(found, plain.run(cell).y_pred, rtol=0, atol=1e-5)
